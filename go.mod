@@ -1,0 +1,3 @@
+module ipsec-quick
+
+go 1.26
