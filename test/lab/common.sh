@@ -1,0 +1,59 @@
+# Sourced by setup and run: where the lab lives and what the host can do.
+# shellcheck shell=bash
+
+cache=${IPSEC_QUICK_CACHE:-/var/cache/ipsec-quick}
+
+# Debian release of the root, and what is installed in it.
+suite=trixie
+guest_packages=(
+	# the peer: IKE daemon, its command line, the plugins of all algorithms
+	strongswan-charon strongswan-swanctl libstrongswan-standard-plugins
+	libstrongswan-extra-plugins libcharon-extra-plugins
+	# the network
+	iproute2 iputils-ping nftables iperf3 tcpdump conntrack
+	# the rest of a host
+	kmod procps util-linux less
+)
+
+# What the kernel must offer to the tests, as modules or built in.
+kernel_modules=(
+	esp4 esp6 xfrm_user xfrm_interface af_packet veth dummy tun sch_netem
+	nf_tables nft_chain_nat nft_masq nft_ct nf_conntrack nf_nat
+	aesni_intel gcm ccm cbc ctr chacha20poly1305 chacha poly1305
+	authenc echainiv seqiv sha256 sha512 hmac xcbc cmac
+)
+
+die() { echo "${0##*/}: $*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# The kernel only says whether it has ESP when an SA is added; try it where
+# nobody is disturbed. Set IPSEC_QUICK_LAB=vm or native to decide otherwise.
+host_has_esp() {
+	case ${IPSEC_QUICK_LAB:-} in
+	vm) return 1 ;;
+	native) return 0 ;;
+	esac
+	[[ $(id -u) == 0 ]] || return 1
+	have ip || return 1
+	modprobe -qa esp4 xfrm_user 2>/dev/null
+	unshare --net ip xfrm state add src 192.0.2.1 dst 192.0.2.2 \
+		proto esp spi 0xc0000001 mode tunnel \
+		aead 'rfc4106(gcm(aes))' "0x$(printf '00%.0s' {1..20})" 128 \
+		2>/dev/null
+}
+
+# Debian 12 ships virtiofsd with QEMU, later releases as a package of its own.
+find_virtiofsd() {
+	local f
+	for f in /usr/libexec/virtiofsd /usr/lib/qemu/virtiofsd /usr/bin/virtiofsd; do
+		[[ -x $f ]] && { echo "$f"; return 0; }
+	done
+	return 1
+}
+
+# The recipe's fingerprint: another recipe is another root.
+root_dir() {
+	local sum
+	sum=$({ cat "$lab/setup"; echo "$suite" "${guest_packages[@]}"; } | sha256sum)
+	echo "$cache/root-$suite-${sum:0:12}"
+}
