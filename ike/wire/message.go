@@ -17,7 +17,8 @@ package wire
 // Message is one IKE message (RFC 7296, Section 3.1).
 type Message struct {
 	// SPIi and SPIr are the SPIs of the original initiator and the original
-	// responder of the IKE SA. SPIr is zero in the first message.
+	// responder of the IKE SA. SPIr is zero in the first message; SPIi is
+	// zero only in a message outside of an IKE SA (RFC 7296, Section 1.5).
 	SPIi, SPIr SPI
 
 	Exchange ExchangeType

@@ -26,6 +26,10 @@ const (
 	moreTransforms = 3
 )
 
+// substrucHeaderLen is what proposals and transforms have in common: the Last
+// Substruc field, a reserved octet and the length of the whole, in octets.
+const substrucHeaderLen = 4
+
 // SPI sizes in octets (RFC 7296, Sections 3.3.1, 3.10 and 3.11).
 const (
 	ikeSPISize   = 8
@@ -50,9 +54,7 @@ func (r *reader) sa() SA {
 
 // proposal reads one proposal and whether another follows.
 func (r *reader) proposal() (p Proposal, more bool) {
-	more = r.substruc(moreProposals)
-	length := int(r.u16())
-	s := r.sub(length - 4) // after the marker, the reserved octet and the length
+	s, more := r.substruc(moreProposals)
 	p.Num = s.u8()
 	p.Protocol = ProtocolID(s.u8())
 	spiSize := int(s.u8())
@@ -67,9 +69,9 @@ func (r *reader) proposal() (p Proposal, more bool) {
 	}
 	p.SPI = s.take(spiSize)
 	s.require(transforms <= MaxTransforms, TooMany)
-	for moreT := true; moreT && s.ok(); {
+	for next := true; next && s.ok(); {
 		var t Transform
-		t, moreT = s.transform()
+		t, next = s.transform()
 		p.Transforms = append(p.Transforms, t)
 		s.require(len(p.Transforms) <= transforms, BadLength)
 	}
@@ -78,39 +80,41 @@ func (r *reader) proposal() (p Proposal, more bool) {
 	return p, more
 }
 
-// substruc reads a Last Substruc field and the reserved octet behind it, and
-// reports whether another structure of the kind follows.
-func (r *reader) substruc(more uint8) bool {
+// substruc splits off a reader of a proposal or transform behind its first
+// four octets, and reports whether another structure of the kind follows.
+func (r *reader) substruc(marker uint8) (s *reader, more bool) {
 	v := r.u8()
 	r.reserved(1)
-	r.require(v == more || v == lastSubstruc, BadValue)
-	return v == more
+	length := int(r.u16())
+	r.require(v == marker || v == lastSubstruc, BadValue)
+	r.require(length >= substrucHeaderLen, BadLength)
+	return r.sub(length - substrucHeaderLen), v == marker
 }
 
 func (p SA) appendBody(b []byte) []byte {
 	for i, proposal := range p.Proposals {
-		b = proposal.appendTo(b, substruc(i, len(p.Proposals), moreProposals))
+		b = proposal.appendTo(b, markerOf(i, len(p.Proposals), moreProposals))
 	}
 	return b
 }
 
-func (p Proposal) appendTo(b []byte, last uint8) []byte {
+func (p Proposal) appendTo(b []byte, marker uint8) []byte {
 	start := len(b)
-	b = append(b, last, 0)
+	b = append(b, marker, 0)
 	b = append16(b, 0)
 	b = append(b, p.Num, uint8(p.Protocol))
 	b = appendCount(b, len(p.SPI))
 	b = appendCount(b, len(p.Transforms))
 	b = append(b, p.SPI...)
 	for i, t := range p.Transforms {
-		b = t.appendTo(b, substruc(i, len(p.Transforms), moreTransforms))
+		b = t.appendTo(b, markerOf(i, len(p.Transforms), moreTransforms))
 	}
 	setLength16(b, start, len(b)-start)
 	return b
 }
 
-// substruc returns the Last Substruc field of the i-th of n structures.
-func substruc(i, n int, more uint8) uint8 {
+// markerOf returns the Last Substruc field of the i-th of n structures.
+func markerOf(i, n int, more uint8) uint8 {
 	if i < n-1 {
 		return more
 	}

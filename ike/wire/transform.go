@@ -38,38 +38,38 @@ const (
 
 // transform reads one transform and whether another follows.
 func (r *reader) transform() (t Transform, more bool) {
-	more = r.substruc(moreTransforms)
-	length := int(r.u16())
-	s := r.sub(length - 4) // after the marker, the reserved octet and the length
+	s, more := r.substruc(moreTransforms)
 	t.Type = TransformType(s.u8())
 	s.reserved(1)
 	t.ID = TransformID(s.u16())
+	var unknown []byte
 	for s.more() {
-		s.attribute(&t)
+		unknown = s.attribute(&t, unknown)
 	}
+	t.Unknown = string(unknown)
 	return t, more
 }
 
-// attribute reads an attribute into t. A key length of another form than the
-// RFC's, of zero bits, or a second one is kept as unknown, which is to say
-// that the transform is not acceptable.
-func (r *reader) attribute(t *Transform) {
+// attribute reads an attribute into t, or appends it to unknown. A key length
+// of another form than the RFC's, of zero bits, or a second one is unknown,
+// which is to say that the transform is not acceptable.
+func (r *reader) attribute(t *Transform, unknown []byte) []byte {
 	kind := r.u16()
 	value := r.u16()
 	if kind == attributeTV|keyLength && value != 0 && t.KeyLength == 0 {
 		t.KeyLength = value
-		return
+		return unknown
 	}
-	a := append16(append16(nil, kind), value)
+	unknown = append16(append16(unknown, kind), value)
 	if kind&attributeTV == 0 {
-		a = append(a, r.take(int(value))...)
+		unknown = append(unknown, r.take(int(value))...)
 	}
-	t.Unknown += string(a)
+	return unknown
 }
 
-func (t Transform) appendTo(b []byte, last uint8) []byte {
+func (t Transform) appendTo(b []byte, marker uint8) []byte {
 	start := len(b)
-	b = append(b, last, 0)
+	b = append(b, marker, 0)
 	b = append16(b, 0)
 	b = append(b, uint8(t.Type), 0)
 	b = append16(b, uint16(t.ID))
