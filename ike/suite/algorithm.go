@@ -114,7 +114,7 @@ var options = []option{
 
 func encryptionOf(t wire.Transform) *encryption {
 	for i := range encryptions {
-		if e := &encryptions[i]; e.id == t.ID && e.bits == t.KeyLength && t.Type == wire.TransformENCR {
+		if e := &encryptions[i]; e.id == t.ID && e.bits == t.KeyLength && t.Type == wire.TransformENCR && t.Unknown == "" {
 			return e
 		}
 	}

@@ -76,6 +76,10 @@ func lookup(word string) (wire.Transform, bool) {
 
 // keyword names a transform in strongSwan's spelling; one that has no keyword gets its numbers.
 func keyword(t wire.Transform) string {
+	if t.Unknown != "" {
+		t.Unknown = ""
+		return keyword(t) + " with unknown attributes"
+	}
 	if e := encryptionOf(t); e != nil {
 		return e.names[0]
 	}
