@@ -18,7 +18,7 @@ guest_packages=(
 # What the kernel must offer to the tests, as modules or built in. Algorithms
 # are left out: the kernel loads them when the first SA asks for them.
 kernel_modules=(
-	esp4 esp6 xfrm_user veth dummy tun sch_netem
+	esp4 esp6 xfrm_user veth bridge dummy tun sch_netem
 	nf_tables nft_chain_nat nft_masq
 )
 

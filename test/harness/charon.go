@@ -1,0 +1,234 @@
+//go:build linux
+
+package harness
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// charonPath is the daemon as Debian's strongswan-charon installs it.
+const charonPath = "/usr/lib/ipsec/charon"
+
+// charonPlugins is all that the tests need, named so that no test depends on
+// what a package enables.
+const charonPlugins = "random nonce openssl pem pkcs1 pkcs8 x509 revocation constraints pubkey " +
+	"aes sha1 sha2 hmac kdf gcm chapoly curve25519 drbg counters " +
+	"kernel-netlink socket-default vici updown"
+
+// Charon is a strongSwan daemon in a host.
+type Charon struct {
+	Host *Host
+
+	t   testing.TB
+	cmd *exec.Cmd
+	log *lockedBuffer
+
+	mu     sync.Mutex
+	exited chan struct{}
+	state  string // how it ended
+}
+
+// lockedBuffer is a buffer that a process writes while a test reads it.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// tail returns the last lines of a text.
+func tail(text string, lines int) string {
+	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	if len(all) <= lines {
+		return text
+	}
+	return fmt.Sprintf("[%d lines more]\n%s", len(all)-lines, strings.Join(all[len(all)-lines:], "\n"))
+}
+
+// StartCharon starts strongSwan in a host. settings are lines for the charon
+// section of strongswan.conf. The daemon is stopped at the test's end, and its
+// log printed if the test failed.
+func StartCharon(t testing.TB, h *Host, settings ...string) *Charon {
+	t.Helper()
+	h.WriteFile("/run/strongswan.conf", fmt.Sprintf(`charon {
+		load = %s
+		retransmit_base = 1.5
+		retransmit_timeout = 1.0
+		filelog {
+			stderr {
+				time_format = %%H:%%M:%%S
+				time_add_ms = yes
+				flush_line = yes
+				default = 1
+			}
+		}
+		%s
+	}
+	swanctl {
+		load = random nonce openssl pem pkcs1 pkcs8 x509 pubkey sha1 sha2 vici
+	}
+	`, charonPlugins, strings.Join(settings, "\n\t\t")))
+	c := &Charon{Host: h, t: t, log: &lockedBuffer{}, exited: make(chan struct{})}
+	err := h.Do(func() error {
+		c.cmd = exec.Command(charonPath)
+		c.cmd.Env = append(os.Environ(), "STRONGSWAN_CONF=/run/strongswan.conf")
+		c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
+		return c.cmd.Start()
+	})
+	if err != nil {
+		t.Fatalf("%s: %v", h.Name, err)
+	}
+	go func() {
+		err := c.cmd.Wait()
+		c.mu.Lock()
+		c.state = fmt.Sprint(err)
+		c.mu.Unlock()
+		close(c.exited)
+	}()
+	t.Cleanup(func() {
+		c.Stop()
+		if t.Failed() {
+			t.Logf("strongSwan in %s, %s:\n%s", h.Name, c.state, tail(c.log.String(), 300))
+		}
+	})
+	if !Poll(20*time.Second, c.answers) {
+		t.Fatalf("%s: strongSwan does not start:\n%s", h.Name, c.log)
+	}
+	return c
+}
+
+// answers says whether the daemon accepts commands.
+func (c *Charon) answers() bool {
+	return c.Host.Do(func() error {
+		conn, err := net.Dial("unix", "/run/charon.vici")
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}) == nil
+}
+
+// Poll calls f now and then until it returns true or the time is up.
+func Poll(limit time.Duration, f func() bool) bool {
+	for end := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+		if f() {
+			return true
+		}
+		if time.Now().After(end) {
+			return false
+		}
+	}
+}
+
+// PID is the daemon's process id.
+func (c *Charon) PID() int { return c.cmd.Process.Pid }
+
+// Running says whether the process is there.
+func (c *Charon) Running() bool {
+	select {
+	case <-c.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// Log is what the daemon has logged so far.
+func (c *Charon) Log() string { return c.log.String() }
+
+// Stop ends the daemon in the orderly way, in which it tells its peers; a
+// daemon that does not end in time is killed.
+func (c *Charon) Stop() {
+	c.end(syscall.SIGTERM)
+}
+
+// Kill ends the daemon with SIGKILL; its SAs stay in the kernel.
+func (c *Charon) Kill() {
+	c.end(syscall.SIGKILL)
+}
+
+func (c *Charon) end(sig syscall.Signal) {
+	if !c.Running() {
+		return
+	}
+	// A frozen one would never hear of it. Errors mean that it has just gone.
+	_ = c.cmd.Process.Signal(syscall.SIGCONT)
+	_ = c.cmd.Process.Signal(sig)
+	select {
+	case <-c.exited:
+	case <-time.After(15 * time.Second):
+		_ = c.cmd.Process.Kill()
+		<-c.exited
+	}
+}
+
+// Freeze stops the process where it is, until Thaw.
+func (c *Charon) Freeze() { c.Host.Signal(c.PID(), syscall.SIGSTOP) }
+
+// Thaw lets a frozen process go on.
+func (c *Charon) Thaw() { c.Host.Signal(c.PID(), syscall.SIGCONT) }
+
+// Load writes swanctl.conf and loads it, with secrets and keys.
+func (c *Charon) Load(conf string) {
+	c.t.Helper()
+	c.Host.WriteFile("/etc/swanctl/swanctl.conf", conf)
+	c.Swanctl("--load-all", "--noprompt")
+}
+
+// Try runs swanctl and says how it ended.
+func (c *Charon) Try(args ...string) Result {
+	return c.Host.Exec(append([]string{"env", "STRONGSWAN_CONF=/run/strongswan.conf", "swanctl"}, args...)...)
+}
+
+// Swanctl runs swanctl, which must succeed, and returns what it printed.
+func (c *Charon) Swanctl(args ...string) string {
+	c.t.Helper()
+	r := c.Try(args...)
+	if r.Err != nil {
+		c.t.Fatalf("%s: swanctl %s: %s", c.Host.Name, strings.Join(args, " "), r)
+	}
+	return r.Stdout
+}
+
+// Initiate sets a child up, and its IKE SA.
+func (c *Charon) Initiate(child string) {
+	c.t.Helper()
+	c.Swanctl("--initiate", "--child", child, "--timeout", "20")
+}
+
+// RekeyChild rekeys a Child SA by the name of its configuration.
+func (c *Charon) RekeyChild(child string) {
+	c.t.Helper()
+	c.Swanctl("--rekey", "--child", child)
+}
+
+// RekeyIKE rekeys an IKE SA by the name of its connection.
+func (c *Charon) RekeyIKE(conn string) {
+	c.t.Helper()
+	c.Swanctl("--rekey", "--ike", conn)
+}
+
+// Terminate ends an IKE SA by the name of its connection.
+func (c *Charon) Terminate(conn string) {
+	c.t.Helper()
+	c.Swanctl("--terminate", "--ike", conn, "--timeout", "20")
+}

@@ -1,0 +1,213 @@
+//go:build linux
+
+package harness
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"time"
+)
+
+// drain is how long a stopped stream waits for packets under way.
+const drain = 700 * time.Millisecond
+
+// Stream is UDP packets with sequence numbers, both ways at a constant rate.
+type Stream struct {
+	t      testing.TB
+	there  *direction
+	back   *direction
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+	once   sync.Once
+}
+
+// Report is what became of one direction of a Stream.
+type Report struct {
+	Sent, Received, Lost  int
+	Duplicated, Reordered int
+	// Gap is the longest time between two packets that arrived.
+	Gap time.Duration
+	// Errors counts sends that the sender's kernel refused; not in Sent.
+	Errors int
+	// LastError is the latest of these.
+	LastError error
+}
+
+func (r Report) String() string {
+	s := fmt.Sprintf("%d sent, %d lost, %d duplicated, %d reordered, longest gap %v",
+		r.Sent, r.Lost, r.Duplicated, r.Reordered, r.Gap.Round(time.Millisecond))
+	if r.Errors > 0 {
+		s += fmt.Sprintf(", %d refused (%v)", r.Errors, r.LastError)
+	}
+	return s
+}
+
+// direction is one sender and its receiver.
+type direction struct {
+	from, to *net.UDPConn
+	dst      netip.AddrPort
+
+	mu     sync.Mutex
+	report Report
+	seen   []bool
+	newest int
+	last   time.Time
+}
+
+// StartStream sends rate packets a second from an address of a to an address of
+// b, and as many back, until Stop.
+func StartStream(t testing.TB, a *Host, from netip.Addr, b *Host, to netip.Addr, rate int) *Stream {
+	t.Helper()
+	ca, err := a.ListenUDP(netip.AddrPortFrom(from, 0))
+	if err != nil {
+		t.Fatalf("stream: %s: %v", a.Name, err)
+	}
+	cb, err := b.ListenUDP(netip.AddrPortFrom(to, 0))
+	if err != nil {
+		t.Fatalf("stream: %s: %v", b.Name, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Stream{t: t, cancel: cancel}
+	s.there = &direction{from: ca, to: cb, dst: localAddr(cb), newest: -1}
+	s.back = &direction{from: cb, to: ca, dst: localAddr(ca), newest: -1}
+	for _, d := range []*direction{s.there, s.back} {
+		// A burst after a pause must not be lost in the receiving socket.
+		if err := d.to.SetReadBuffer(4 << 20); err != nil {
+			t.Fatalf("stream: %v", err)
+		}
+		s.done.Add(2)
+		go func() { defer s.done.Done(); d.send(ctx, rate) }()
+		go func() { defer s.done.Done(); d.receive() }()
+	}
+	t.Cleanup(s.end)
+	return s
+}
+
+func localAddr(c *net.UDPConn) netip.AddrPort {
+	return c.LocalAddr().(*net.UDPAddr).AddrPort() //nolint:errcheck // a UDPConn's address is a UDPAddr
+}
+
+// end stops sending, waits for what is under way and closes the sockets.
+func (s *Stream) end() {
+	s.once.Do(func() {
+		s.cancel()
+		time.Sleep(drain)
+		s.there.from.Close()
+		s.back.from.Close()
+		s.done.Wait()
+	})
+}
+
+// Stop ends the stream and reports on both directions, from a to b first.
+func (s *Stream) Stop() (there, back Report) {
+	s.end()
+	return s.there.result(), s.back.result()
+}
+
+// Peek reports while the stream runs; packets under way count as lost.
+func (s *Stream) Peek() (there, back Report) {
+	return s.there.result(), s.back.result()
+}
+
+// Lossless stops the stream and fails the test when anything was lost.
+func (s *Stream) Lossless(what string) string {
+	s.t.Helper()
+	there, back := s.Stop()
+	for _, r := range []Report{there, back} {
+		if r.Lost != 0 || r.Errors != 0 || r.Received == 0 {
+			s.t.Errorf("%s: packets lost:\n there: %v\n back: %v", what, there, back)
+			break
+		}
+	}
+	return fmt.Sprintf("%d packets, %d lost", there.Sent+back.Sent, there.Lost+back.Lost)
+}
+
+// send sends at the rate; what the clock's ticks miss is caught up with.
+func (d *direction) send(ctx context.Context, rate int) {
+	tick := time.NewTicker(max(time.Second/time.Duration(rate), 2*time.Millisecond))
+	defer tick.Stop()
+	packet := make([]byte, 64)
+	start := time.Now()
+	for seq, tried := 0, 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		due := int(time.Since(start).Seconds() * float64(rate))
+		for ; tried < due; tried++ {
+			binary.BigEndian.PutUint64(packet, uint64(seq))
+			_, err := d.from.WriteToUDPAddrPort(packet, d.dst)
+			d.mu.Lock()
+			if err != nil {
+				d.report.Errors++
+				d.report.LastError = err
+			} else {
+				seq++
+				d.report.Sent = seq
+			}
+			d.mu.Unlock()
+		}
+	}
+}
+
+// receive counts what arrives until the socket is closed.
+func (d *direction) receive() {
+	buf := make([]byte, 2048)
+	for {
+		n, _, err := d.to.ReadFromUDPAddrPort(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		// Another error is an ICMP message about what this socket sent.
+		if err != nil || n < 8 {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return
+			}
+			continue
+		}
+		d.count(int(binary.BigEndian.Uint64(buf)), time.Now())
+	}
+}
+
+// count notes one packet that arrived.
+func (d *direction) count(seq int, now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if seq < 0 || seq > d.report.Sent+1<<16 {
+		return // not ours
+	}
+	for len(d.seen) <= seq {
+		d.seen = append(d.seen, false)
+	}
+	if d.seen[seq] {
+		d.report.Duplicated++
+		return
+	}
+	d.seen[seq] = true
+	d.report.Received++
+	if seq < d.newest {
+		d.report.Reordered++
+	} else {
+		d.newest = seq
+	}
+	if !d.last.IsZero() {
+		d.report.Gap = max(d.report.Gap, now.Sub(d.last))
+	}
+	d.last = now
+}
+
+func (d *direction) result() Report {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.report
+	r.Lost = r.Sent - r.Received
+	return r
+}
