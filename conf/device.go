@@ -1,0 +1,125 @@
+package conf
+
+import (
+	"net/netip"
+)
+
+// The MTU of a device: the least that IPv4 allows (RFC 791), and the most
+// that an IP packet is long.
+const (
+	minMTU = 68
+	maxMTU = 65535
+)
+
+// readInterface reads and checks [interface], which is refused until there is
+// something that serves it.
+func (d *decoder) readInterface(t *table) *Interface {
+	if t == nil {
+		return nil
+	}
+	dev := &Interface{
+		Name: read(t, "name", func(v value) (string, bool) {
+			s, ok := v.text(`"office"`)
+			if ok && checkName(s) != nil {
+				v.wrong("write 1 to 15 of the characters a-z A-Z 0-9 _ = + . -", "%q is no name of an interface", s)
+				return "", false
+			}
+			return s, ok
+		}).val,
+		MTU:   read(t, "mtu", readMTU).val,
+		Table: read(t, "table", readRoutingTable).val,
+	}
+	if v, ok := t.get("addresses"); ok {
+		elements, _ := v.list(`["10.99.0.1/30"]`)
+		for _, e := range elements {
+			if s, ok := e.text(`"10.99.0.1/30"`); ok {
+				dev.Addresses = append(dev.Addresses, e.deviceAddress(s))
+			}
+		}
+	}
+	if v, ok := t.get("dns"); ok {
+		elements, _ := v.list(`["10.2.0.53", "corp.example.org"]`)
+		for _, e := range elements {
+			s, ok := e.text(`"10.2.0.53"`)
+			if !ok {
+				continue
+			}
+			if addr, err := netip.ParseAddr(s); err == nil {
+				dev.DNS = append(dev.DNS, addr)
+			} else if err := checkHost(s); err != nil || looksLikeIPv4(s) {
+				e.wrong(`write a server's address or a domain, "10.2.0.53" or "corp.example.org"`, "%q is neither", s)
+			} else {
+				dev.Domains = append(dev.Domains, s)
+			}
+		}
+	}
+	d.unserved(t.at, "leave it out: the tunnel is policy-based", "[interface]")
+	return dev
+}
+
+// deviceAddress is an address with its network, host bits and all.
+func (v value) deviceAddress(s string) netip.Prefix {
+	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
+		return netip.PrefixFrom(addr, addr.BitLen())
+	}
+	prefix, err := netip.ParsePrefix(s)
+	if err != nil {
+		v.wrong(`write "10.99.0.1/30"`, "%q is no address with its network", s)
+	}
+	return prefix
+}
+
+func readMTU(v value) (int, bool) {
+	if v.raw == "auto" {
+		return 0, true
+	}
+	n, ok := v.whole(minMTU, maxMTU, `"auto" or a number such as 1400`)
+	return int(n), ok
+}
+
+func readRoutingTable(v value) (int, bool) {
+	switch v.raw {
+	case "auto":
+		return TableAuto, true
+	case "off":
+		return TableOff, true
+	}
+	n, ok := v.whole(1, 1<<31-1, `"auto", "off" or a number`)
+	return int(n), ok
+}
+
+// readHooks reads and checks [hooks]. Empty ones ask for nothing and pass;
+// others are refused until there is something that runs them.
+func (d *decoder) readHooks(t *table) *Hooks {
+	if t == nil {
+		return nil
+	}
+	var h Hooks
+	any := false
+	for _, one := range []struct {
+		key  string
+		list *[]string
+	}{
+		{"pre_up", &h.PreUp}, {"post_up", &h.PostUp}, {"pre_down", &h.PreDown},
+		{"post_down", &h.PostDown}, {"established", &h.Established}, {"lost", &h.Lost},
+	} {
+		v, ok := t.get(one.key)
+		if !ok {
+			continue
+		}
+		elements, _ := v.list(`["ip link show %i"]`)
+		for _, e := range elements {
+			if s, ok := e.text(`"ip link show %i"`); ok {
+				*one.list = append(*one.list, s)
+			}
+		}
+		if len(elements) > 0 {
+			any = true
+			d.unserved(v.at, "leave it out or empty", "a hook")
+		}
+	}
+	if !any {
+		return nil
+	}
+	return &h
+}
