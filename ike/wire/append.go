@@ -40,8 +40,8 @@ func setLength32(b []byte, start, length int) {
 	binary.BigEndian.PutUint32(b[start+24:], uint32(fit(length, MaxMessage)))
 }
 
-// fit returns n, or zero if n is over the limit: a length that no parser
-// takes. The low bits instead would make payloads out of the data of one.
+// fit returns n, or zero if n is over the limit. Its low bits instead would
+// make payloads out of the data of one.
 func fit(n, limit int) int {
 	if n > limit {
 		return 0

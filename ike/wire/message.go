@@ -11,7 +11,8 @@
 //
 // Everything that Parse accepts, AppendTo appends such that Parse returns the
 // same again. AppendTo checks nothing: a value must fit its field. A length
-// that does not is sent as zero, which every parser rejects.
+// that does not is sent as zero, never as its low bits, so that no part of a
+// payload can come out as another payload.
 package wire
 
 // Message is one IKE message (RFC 7296, Section 3.1).

@@ -198,6 +198,15 @@ func TestPayloadErrors(t *testing.T) {
 	})
 }
 
+func TestCriticalIsSent(t *testing.T) {
+	got := AppendPayloads(nil, []Payload{Unknown{Kind: 200, Critical: true}, Unknown{Kind: 201, Data: []byte{1}}})
+	if want := octets(t, `c9 80 0004  00 00 0005 01`); !bytes.Equal(got, want) {
+		t.Errorf("appended %x, want %x", got, want)
+	}
+	_, err := ParsePayloads(200, got)
+	checkError(t, err, &Error{Kind: UnknownCritical, Payload: 200, Offset: 4})
+}
+
 func checkError(t *testing.T, err error, want *Error) {
 	t.Helper()
 	var got *Error

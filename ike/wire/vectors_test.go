@@ -98,9 +98,8 @@ var vectors = []struct {
 			00 00 0008  01 00 ffff
 			00 00 0023  02 02 04 01  00000100      # AH
 			00 00 0017  03 00 000c   800e 0100     # a key length, and behind it
-			                         0012 0003 646566         # attribute 18, TLV
-			                         c000 0001         # attribute 16384, TV
-
+			                         0012 0003 646566  # attribute 18, TLV
+			                         c000 0001         # attribute 16384, TV`,
 		payload: SA{Proposals: []Proposal{
 			{Num: 1, Protocol: 99, SPI: []byte{0xaa, 0xbb, 0xcc}, Transforms: []Transform{
 				{Type: 241, ID: 1},

@@ -1,0 +1,180 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"reflect"
+	"testing"
+)
+
+// What all targets hold against: parsing does not panic and does not change
+// its input; an error is an *Error and points into the input; and what parses
+// is appended in as many octets and parses to the same again.
+
+// FuzzParse takes whole datagrams.
+func FuzzParse(f *testing.F) {
+	f.Fuzz(checkMessage)
+}
+
+// FuzzParseHeader takes whole datagrams, too.
+func FuzzParseHeader(f *testing.F) {
+	f.Fuzz(func(t *testing.T, datagram []byte) {
+		h, err := ParseHeader(datagram)
+		if ok := len(datagram) >= HeaderLen; ok != (err == nil) {
+			t.Fatalf("%d octets: %v", len(datagram), err)
+		}
+		if err != nil {
+			return
+		}
+		m := Message{h.SPIi, h.SPIr, h.Exchange, h.Initiator, h.Response, h.MessageID, nil}
+		b := AppendHeader(nil, &m, h.Next, HeaderLen)
+		got, err := ParseHeader(b)
+		h.Major, h.Minor, h.Length = majorVersion, 0, HeaderLen
+		if err != nil || got != h {
+			t.Errorf("got %+v, %v, want %+v", got, err, h)
+		}
+	})
+}
+
+// FuzzParsePayloads takes what comes out of an SK payload.
+func FuzzParsePayloads(f *testing.F) {
+	f.Fuzz(func(t *testing.T, first uint8, body []byte) {
+		before := bytes.Clone(body)
+		ps, err := ParsePayloads(PayloadType(first), body)
+		if !bytes.Equal(body, before) {
+			t.Fatal("parsing changed its input")
+		}
+		if checkedError(t, err, len(body)) {
+			return
+		}
+		b := AppendPayloads(nil, ps)
+		if len(b) != len(body) {
+			t.Errorf("appended %d octets, parsed %d", len(b), len(body))
+		}
+		again, err := ParsePayloads(FirstType(ps), b)
+		if err != nil || !reflect.DeepEqual(again, ps) {
+			t.Errorf("again: %#v, %v, want %#v", again, err, ps)
+		}
+	})
+}
+
+// The others take the body of one payload.
+
+func FuzzSA(f *testing.F)       { fuzzBody(f, PayloadSA) }
+func FuzzKE(f *testing.F)       { fuzzBody(f, PayloadKE) }
+func FuzzIDi(f *testing.F)      { fuzzBody(f, PayloadIDi) }
+func FuzzIDr(f *testing.F)      { fuzzBody(f, PayloadIDr) }
+func FuzzCert(f *testing.F)     { fuzzBody(f, PayloadCert) }
+func FuzzCertReq(f *testing.F)  { fuzzBody(f, PayloadCertReq) }
+func FuzzAuth(f *testing.F)     { fuzzBody(f, PayloadAuth) }
+func FuzzNonce(f *testing.F)    { fuzzBody(f, PayloadNonce) }
+func FuzzNotify(f *testing.F)   { fuzzBody(f, PayloadNotify) }
+func FuzzDelete(f *testing.F)   { fuzzBody(f, PayloadDelete) }
+func FuzzVendorID(f *testing.F) { fuzzBody(f, PayloadVendorID) }
+func FuzzTSi(f *testing.F)      { fuzzBody(f, PayloadTSi) }
+func FuzzTSr(f *testing.F)      { fuzzBody(f, PayloadTSr) }
+func FuzzSK(f *testing.F)       { fuzzBody(f, PayloadSK) }
+func FuzzConfig(f *testing.F)   { fuzzBody(f, PayloadConfig) }
+func FuzzEAP(f *testing.F)      { fuzzBody(f, PayloadEAP) }
+func FuzzSKF(f *testing.F)      { fuzzBody(f, PayloadSKF) }
+func FuzzUnknown(f *testing.F)  { fuzzBody(f, 54) }
+
+func fuzzBody(f *testing.F, kind PayloadType) {
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if len(body) > MaxMessage-HeaderLen-payloadHeaderLen {
+			t.Skip("no message holds it")
+		}
+		checkMessage(t, message(t, kind, NoNextPayload, 0, body))
+	})
+}
+
+func checkMessage(t *testing.T, datagram []byte) {
+	before := bytes.Clone(datagram)
+	m, err := Parse(datagram)
+	if !bytes.Equal(datagram, before) {
+		t.Fatal("parsing changed its input")
+	}
+	if checkedError(t, err, len(datagram)) {
+		return
+	}
+	b := m.AppendTo(nil)
+	if len(b) != len(datagram) {
+		t.Errorf("appended %d octets, parsed %d", len(b), len(datagram))
+	}
+	again, err := Parse(b)
+	if err != nil || !reflect.DeepEqual(again, m) {
+		t.Fatalf("again: %#v, %v, want %#v", again, err, m)
+	}
+	if c := again.AppendTo(nil); !bytes.Equal(b, c) {
+		t.Errorf("appended %x, then %x", b, c)
+	}
+	for i, p := range m.Payloads {
+		checkPayload(t, p, i == len(m.Payloads)-1)
+	}
+}
+
+// checkedError reports whether there is an error, which then is a proper one.
+func checkedError(t *testing.T, err error, size int) bool {
+	if err == nil {
+		return false
+	}
+	var e *Error
+	if !errors.As(err, &e) {
+		t.Fatalf("not an *Error: %v", err)
+	}
+	if _, ok := errorNames[e.Kind]; !ok || e.Offset < 0 || e.Offset > size {
+		t.Errorf("an error of kind %d at %d of %d", e.Kind, e.Offset, size)
+	}
+	return true
+}
+
+// checkPayload checks what users of the package rely on without looking.
+func checkPayload(t *testing.T, p Payload, last bool) {
+	switch p := p.(type) {
+	case SA:
+		for _, proposal := range p.Proposals {
+			if len(proposal.Transforms) == 0 {
+				t.Error("a proposal without transforms")
+			}
+			if proposal.Protocol == ProtocolESP && len(proposal.SPI) != childSPISize {
+				t.Errorf("an SPI of %d octets for ESP", len(proposal.SPI))
+			}
+		}
+		if len(p.Proposals) == 0 {
+			t.Error("an SA without proposals")
+		}
+	case Nonce:
+		if len(p.Data) < MinNonce || len(p.Data) > MaxNonce {
+			t.Errorf("a nonce of %d octets", len(p.Data))
+		}
+	case Notify:
+		if (len(p.SPI) == 0) != (p.Protocol == 0) {
+			t.Errorf("SPI %x of protocol %v", p.SPI, p.Protocol)
+		}
+	case Delete:
+		if p.Protocol == ProtocolIKE && len(p.SPIs) != 0 {
+			t.Error("an IKE SA has an SPI")
+		}
+	case TS:
+		for _, s := range p.Selectors {
+			if s.From.BitLen() != s.To.BitLen() || s.From.Compare(s.To) > 0 {
+				t.Errorf("a selector from %v to %v", s.From, s.To)
+			}
+		}
+	case SKF:
+		if p.Number == 0 || p.Number > p.Total {
+			t.Errorf("fragment %d of %d", p.Number, p.Total)
+		}
+		if !last {
+			t.Error("SKF is not the last payload")
+		}
+	case SK:
+		if !last {
+			t.Error("SK is not the last payload")
+		}
+	case Unknown:
+		if _, ok := payloadNames[p.Kind]; ok && p.Kind != 54 && (p.Kind < 49 || p.Kind > 52) {
+			t.Errorf("%v is unknown", p.Kind)
+		}
+	}
+}
