@@ -48,3 +48,6 @@ func (a Algorithm) Kernel() (KernelAlgorithm, error) {
 
 // IsAEAD reports whether the algorithm of that name needs no Integrity.
 func IsAEAD(name string) bool { return kernelAlgorithms[name].AEAD }
+
+// KeyLens are the lengths its key may have, in octets; nil for an unknown name.
+func (a Algorithm) KeyLens() []int { return kernelAlgorithms[a.Name].KeyLens }

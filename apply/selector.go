@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
-	"strings"
 )
 
 // Selector says which traffic, as the kernel can say it (struct xfrm_selector,
@@ -17,8 +16,7 @@ type Selector struct {
 
 // PortMask matches the ports p with p&Mask == Port. The zero value matches
 // all. ICMP has its type in LocalPort and its code in RemotePort, outbound and
-// inbound alike, since the kernel reads them as source and destination port:
-// see Reverse.
+// inbound alike (see SrcDst): that is where the kernel looks for them.
 type PortMask struct{ Port, Mask uint16 }
 
 // IsAny reports whether the mask matches every port.
@@ -65,8 +63,8 @@ func (s Selector) String() string {
 	return side(s.Local, s.LocalPort) + " === " + side(s.Remote, s.RemotePort)
 }
 
-// check refuses what no policy can hold.
-func (s Selector) check() error {
+// Check refuses what no policy can hold.
+func (s Selector) Check() error {
 	switch {
 	case !s.Local.IsValid() || !s.Remote.IsValid():
 		return fmt.Errorf("selector without prefix: local %v, remote %v", s.Local, s.Remote)
@@ -152,5 +150,5 @@ func protocolName(p uint8) string {
 	if n, ok := names[p]; ok {
 		return n
 	}
-	return strings.TrimSpace(fmt.Sprint(p))
+	return fmt.Sprint(p)
 }
