@@ -60,16 +60,15 @@ func (d *decoder) checkFamilies(list []TS, at []place, others []TS, other string
 		if f == 0 || slices.Contains(families, f) {
 			continue
 		}
-		what := "which is our own or the peer's address,"
-		if len(others) > 0 {
-			spelled := make([]string, len(others))
-			for j, o := range others {
-				spelled[j] = o.String()
-			}
-			what = strings.Join(spelled, ", ")
+		spelled := make([]string, len(others))
+		for j, o := range others {
+			spelled[j] = o.String()
 		}
-		d.add(at[i], fmt.Sprintf("write a network of IPv%d in %s too, or leave this one out", f, other),
-			"%s is IPv%d, and %s %s has none of that", ts, f, other, what)
+		what := fmt.Sprintf("%s (%s) has none of that", other, strings.Join(spelled, ", "))
+		if len(others) == 0 {
+			what = fmt.Sprintf("%s, left out, is an address of IPv%d", other, outer)
+		}
+		d.add(at[i], fmt.Sprintf("write a network of IPv%d in %s too, or leave this one out", f, other), "%s is IPv%d, and %s", ts, f, what)
 	}
 }
 
@@ -109,20 +108,32 @@ func (d *decoder) together(peers []Peer, spots []spot) {
 // two of which neither claims the narrower part.
 func (d *decoder) checkSelectors(a, b *Peer, s *spot) {
 	for i, bl := range orDynamic(b.LocalTS) {
-		for j, br := range orDynamic(b.RemoteTS) {
-			at := s.peer
-			if len(s.remoteTS) > j && len(b.RemoteTS) > 0 {
-				at = s.remoteTS[j]
-			} else if len(s.localTS) > i {
-				at = s.localTS[i]
+		for _, al := range orDynamic(a.LocalTS) {
+			if x, y := local(al, a), local(bl, b); x != y && !overlap(x, y) {
+				continue
 			}
-			for _, al := range orDynamic(a.LocalTS) {
+			for j, br := range orDynamic(b.RemoteTS) {
+				at := s.peer
+				if len(b.RemoteTS) > 0 {
+					at = s.remoteTS[j]
+				} else if len(b.LocalTS) > 0 {
+					at = s.localTS[i]
+				}
 				for _, ar := range orDynamic(a.RemoteTS) {
 					d.checkTraffic(at, flow{al, ar, a}, flow{bl, br, b})
 				}
 			}
 		}
 	}
+}
+
+// local is a selector of our end, with our address for a dynamic one if it is
+// known.
+func local(ts TS, p *Peer) TS {
+	if p.Address.IsValid() {
+		return ResolveTS([]TS{ts}, p.Address)[0]
+	}
+	return ts
 }
 
 // A flow is the traffic of one pair of a peer's selectors.
@@ -137,9 +148,7 @@ func (f flow) String() string { return f.local.String() + " - " + f.remote.Strin
 // peers at addresses that are not known are taken for different ones, unless
 // their endpoints have one name.
 func (f flow) concrete() flow {
-	if f.peer.Address.IsValid() {
-		f.local = ResolveTS([]TS{f.local}, f.peer.Address)[0]
-	}
+	f.local = local(f.local, f.peer)
 	if f.peer.Endpoint.Addr.IsValid() {
 		f.remote = ResolveTS([]TS{f.remote}, f.peer.Endpoint.Addr)[0]
 	}
@@ -188,13 +197,6 @@ func holds(a, b TS) bool {
 	bf, bt := b.Bounds()
 	return af.Compare(bf) <= 0 && bt.Compare(at) <= 0 &&
 		(a.Protocol == 0 || a.Protocol == b.Protocol) && a.FromPort <= b.FromPort && b.ToPort <= a.ToPort
-}
-
-func orDynamic(list []TS) []TS {
-	if len(list) == 0 {
-		return []TS{{ToPort: maxPort}}
-	}
-	return list
 }
 
 // checkIdentities refuses two peers of which a request cannot tell which it is

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -75,8 +76,8 @@ func (p *problems) text(data []byte) (string, bool) {
 	return text, true
 }
 
-// unquoted is text after "=" that no quotes enclose and that is no number.
-var unquoted = regexp.MustCompile(`^[^"'#=]*=\s*[^"'\[{\s#]`)
+// unquoted is a word, or a number with a unit, after "=" and without quotes.
+var unquoted = regexp.MustCompile(`=\s*(?:[0-9][0-9_.]*[A-Za-z%]|[A-Za-z][^\s,}\]]*)`)
 
 // syntax reports what the TOML decoder stopped at. Of a line with a secret it
 // repeats nothing.
@@ -190,7 +191,7 @@ func readID(v value) (ID, bool) {
 func (d *decoder) readPorts(t *table) (port, nat uint16) {
 	one := func(key string, def uint16) option[uint16] {
 		o := read(t, key, func(v value) (uint16, bool) {
-			n, ok := v.whole(1, maxPort, "4500")
+			n, ok := v.whole(1, maxPort, strconv.Itoa(int(def)))
 			return uint16(n), ok
 		})
 		o.val = o.or(def)

@@ -25,6 +25,9 @@ func (e Endpoint) String() string {
 // parseEndpoint reads "host", "host:port", an address with or without a port,
 // and IPv6 with one as "[2001:db8::1]:500".
 func parseEndpoint(s string) (Endpoint, error) {
+	if strings.Contains(s, "://") {
+		return Endpoint{}, fmt.Errorf("%q is a URL; write the host alone, \"branch.example.org\"", s)
+	}
 	host, port, hasPort := s, "", false
 	if inner, ok := strings.CutPrefix(s, "["); ok {
 		var rest string

@@ -140,7 +140,7 @@ func (s lifetimeSettings) resolve(p *problems) Lifetime {
 		{"bytes", float64(l.SoftBytes), byteScale.show(l.SoftBytes)},
 		{"packets", float64(l.SoftPackets), packetScale.show(l.SoftPackets)},
 	} {
-		if c.soft == 0 || c.soft*(1-l.Jitter) >= 1 {
+		if c.soft == 0 || c.soft*(1-l.Jitter) >= 1-1e-9 {
 			continue
 		}
 		if s.jitter.set {
@@ -174,7 +174,7 @@ func (l Lifetime) Draw(r float64) Lifetime {
 		if n == 0 || part == 1 {
 			return n
 		}
-		return max(uint64(float64(n)*part), 1)
+		return min(max(uint64(float64(n)*part), 1), n)
 	}
 	l.SoftTime, l.SoftUse = seconds(l.SoftTime), seconds(l.SoftUse)
 	l.SoftBytes, l.SoftPackets = count(l.SoftBytes), count(l.SoftPackets)

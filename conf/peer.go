@@ -181,6 +181,10 @@ func (d *decoder) authentication(t *table, p *Peer, s *spot) {
 	}
 }
 
+// maxTS is how many selectors a payload counts (RFC 7296, Section 3.13), less
+// the one of the packet that started the negotiation.
+const maxTS = 254
+
 // readTS is a list of selectors with the place of each.
 func readTS(t *table, key string) ([]TS, []place) {
 	const example = `["10.1.0.0/16"]`
@@ -193,6 +197,10 @@ func readTS(t *table, key string) ([]TS, []place) {
 		return nil, nil
 	}
 	elements, _ := v.filled(example)
+	if len(elements) > maxTS {
+		v.wrong("write wider networks, or share them out among peers", "%d selectors are more than the %d of a message", len(elements), maxTS)
+		return nil, nil
+	}
 	var list []TS
 	var places []place
 	for _, e := range elements {

@@ -281,19 +281,20 @@ func (v value) table(example string, keys []string) (*table, bool) {
 	return newTable(v.problems, v.at, vals, v.node, keys), true
 }
 
-// An option is a setting that may have been left out.
+// An option is a setting that may have been left out: then at is zero.
 type option[T any] struct {
 	val T
 	at  place
 	set bool
 }
 
-// over is the option, or base where it was left out.
+// over is the option, or base where it was left out. A wrong one is not
+// replaced, so nothing is said about base that the file does not ask for.
 func (o option[T]) over(base option[T]) option[T] {
-	if o.set {
-		return o
+	if o.at.key == "" {
+		return base
 	}
-	return base
+	return o
 }
 
 // or is the value, or a default where it was left out.
@@ -305,7 +306,7 @@ func (o option[T]) or(def T) T {
 }
 
 // read is a key's value as parse understands it. What parse refuses, and says
-// so, counts as left out.
+// so, is not set and has a place.
 func read[T any](t *table, key string, parse func(value) (T, bool)) option[T] {
 	v, ok := t.get(key)
 	if !ok {

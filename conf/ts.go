@@ -47,9 +47,7 @@ func lastAddr(p netip.Prefix) netip.Addr {
 // ResolveTS is list with own in the place of what is dynamic: the selectors
 // of an end whose address is known. An empty list is own alone.
 func ResolveTS(list []TS, own netip.Addr) []TS {
-	if len(list) == 0 {
-		list = []TS{{ToPort: maxPort}}
-	}
+	list = orDynamic(list)
 	resolved := make([]TS, len(list))
 	for i, ts := range list {
 		if ts.Dynamic() {
@@ -58,6 +56,13 @@ func ResolveTS(list []TS, own netip.Addr) []TS {
 		resolved[i] = ts
 	}
 	return resolved
+}
+
+func orDynamic(list []TS) []TS {
+	if len(list) == 0 {
+		return []TS{{ToPort: maxPort}}
+	}
+	return list
 }
 
 // String is the selector as a tunnel file spells it.
@@ -78,7 +83,7 @@ func (ts TS) String() string {
 	case from == 0 && to == maxPort:
 	case isICMP(ts.Protocol) && from&0xff == 0 && to == from|0xff:
 		s += fmt.Sprintf("/%d", from>>8)
-	case from == to:
+	case from == to && !(isICMP(ts.Protocol) && from < 256):
 		s += fmt.Sprintf("/%d", from)
 	default:
 		s += fmt.Sprintf("/%d-%d", from, to)

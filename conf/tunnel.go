@@ -104,6 +104,15 @@ type Peer struct {
 	Lifetime Lifetime
 }
 
+// String is the peer's name: a peer holds keys, which no print shows.
+func (p Peer) String() string { return p.Name }
+
+// GoString is the peer's name, so %#v shows no key either.
+func (p Peer) GoString() string { return p.Name }
+
+// MarshalText is the peer's name, in JSON and in logs.
+func (p Peer) MarshalText() ([]byte, error) { return []byte(p.Name), nil }
+
 // An Endpoint is where a peer is reached.
 type Endpoint struct {
 	Host string     // name or address as written, without port and brackets; empty: any address, we only answer

@@ -143,7 +143,7 @@ func likelyUnit(number, written, suffix string) string {
 
 // size is a number of bytes, at least one.
 func (v value) size() (uint64, bool) {
-	return v.count(parseSize, `"90GiB"`)
+	return v.count(parseSize, "a size in quotes or a whole number of bytes", `"90GiB"`)
 }
 
 // packets is a number of packets, at least one.
@@ -154,10 +154,10 @@ func (v value) packets() (uint64, bool) {
 			return 0, fmt.Errorf("%q is no number of packets; write 3_000_000_000, without quotes", s)
 		}
 		return uint64(n), nil
-	}, "3_000_000_000")
+	}, "a whole number", "3_000_000_000")
 }
 
-func (v value) count(parse func(string) (uint64, error), example string) (uint64, bool) {
+func (v value) count(parse func(string) (uint64, error), want, example string) (uint64, bool) {
 	if s, ok := v.raw.(string); ok {
 		n, err := parse(s)
 		if err != nil {
@@ -172,7 +172,7 @@ func (v value) count(parse func(string) (uint64, error), example string) (uint64
 	}
 	n, ok := v.raw.(int64)
 	if !ok {
-		v.wrongType("a number", example)
+		v.wrongType(want, example)
 		return 0, false
 	}
 	if n <= 0 {
