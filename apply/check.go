@@ -9,9 +9,14 @@ import (
 // (XFRMA_REPLAY_ESN_MAX, include/uapi/linux/xfrm.h).
 const MaxReplayWindow = 4096
 
-// MaxReqID is the largest ReqID: the kernel data plane has a use for the bit
-// above it.
+// MaxReqID is the largest ReqID; the bit above it is TrapBit.
 const MaxReqID = 1<<31 - 1
+
+// TrapBit is set in the ReqID of a trap's template in the kernel, which makes it
+// one that no SA has. With the pair's own the kernel would find the pair's SA
+// for packets that its narrowed selectors do not cover, and send them on it.
+// Events have it cleared.
+const TrapBit = 1 << 31
 
 // Check refuses what no data plane can install.
 func (s SA) Check() error {

@@ -6,11 +6,6 @@ import (
 	"ipsec-quick/apply"
 )
 
-// trapBit makes the ReqID in a trap's template one that no SA has. With the
-// pair's own the kernel would find the pair's SA for packets that its narrowed
-// selectors do not cover, and send them on it.
-const trapBit = 1 << 31
-
 // policyEntry is a policy in one direction.
 type policyEntry struct {
 	apply.Policy
@@ -62,7 +57,7 @@ func (e policyEntry) template() *template {
 	case e.Action == apply.Protect:
 		return &template{e.Remote, e.Local, 0, e.ReqID, e.Mode}
 	case e.Action == apply.Trap && e.dir == policyOut:
-		return &template{e.Local, e.Remote, 0, e.ReqID | trapBit, e.Mode}
+		return &template{e.Local, e.Remote, 0, e.ReqID | apply.TrapBit, e.Mode}
 	}
 	return nil
 }

@@ -1,10 +1,6 @@
 package xfrm
 
-import (
-	"time"
-
-	"ipsec-quick/apply"
-)
+import "ipsec-quick/apply"
 
 // quirks are the kernel's ways with outbound SAs, found out by probing.
 type quirks struct {
@@ -72,8 +68,7 @@ func needsReplayESN(s apply.SA) bool {
 	return s.ESN || s.Direction == apply.In && s.ReplayWindow > 32
 }
 
-// limits is a struct xfrm_lifetime_cfg. Soft seconds are rounded down and hard
-// ones up, so that rounding never makes them meet.
+// limits is a struct xfrm_lifetime_cfg.
 func (m *message) limits(soft, hard apply.Limits) {
 	count := func(n uint64) {
 		if n == 0 {
@@ -81,22 +76,14 @@ func (m *message) limits(soft, hard apply.Limits) {
 		}
 		m.u64(n)
 	}
-	down := func(d time.Duration) {
-		if n := uint64(d / time.Second); n > 0 || d <= 0 {
-			m.u64(n)
-			return
-		}
-		m.u64(1)
-	}
-	up := func(d time.Duration) { m.u64(uint64(max(0, d+time.Second-1) / time.Second)) }
 	count(soft.Bytes)
 	count(hard.Bytes)
 	count(soft.Packets)
 	count(hard.Packets)
-	down(soft.Time)
-	up(hard.Time)
-	down(soft.Use)
-	up(hard.Use)
+	m.u64(apply.SoftSeconds(soft.Time))
+	m.u64(apply.HardSeconds(hard.Time))
+	m.u64(apply.SoftSeconds(soft.Use))
+	m.u64(apply.HardSeconds(hard.Use))
 }
 
 // algorithms are the attributes with the keys.

@@ -143,7 +143,7 @@ func (s state) direction() apply.Direction {
 // installed is the state without what only the kernel understands.
 func (s state) installed() apply.Installed {
 	return apply.Installed{
-		SAID: s.id, Src: s.src, ReqID: s.reqID &^ trapBit, Direction: s.direction(),
+		SAID: s.id, Src: s.src, ReqID: s.reqID &^ apply.TrapBit, Direction: s.direction(),
 		Mode: s.mode, Usage: s.usage, Larval: s.larval,
 	}
 }

@@ -111,7 +111,7 @@ func (k *Kernel) filter(ev apply.Event) (apply.Event, bool) {
 		}
 		return ev, k.ours[ev.ReqID]
 	case apply.Acquire:
-		ev.ReqID &^= trapBit
+		ev.ReqID &^= apply.TrapBit
 		return ev, k.ours[ev.ReqID]
 	case apply.Mapping:
 		return ev, k.ours[ev.ReqID]

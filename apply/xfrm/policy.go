@@ -93,7 +93,7 @@ func (k *Kernel) isOurs(e policyEntry) bool {
 		return false
 	}
 	if found.reqID != 0 && e.ReqID != 0 {
-		return found.reqID&^trapBit == e.ReqID
+		return found.reqID&^apply.TrapBit == e.ReqID
 	}
 	return found.priority == e.Priority()
 }

@@ -131,7 +131,7 @@ func (k *Kernel) List(reqIDs []uint32) ([]apply.Installed, error) {
 	k.own(reqIDs...)
 	var list []apply.Installed
 	err := k.dump(func(s state) {
-		if slices.Contains(reqIDs, s.reqID&^trapBit) && s.id.SPI != 0 {
+		if slices.Contains(reqIDs, s.reqID&^apply.TrapBit) && s.id.SPI != 0 {
 			list = append(list, s.installed())
 		}
 	})
