@@ -43,6 +43,9 @@ type Cipher struct {
 	sum   [64]byte // of the longest hash
 }
 
+// Format writes "<hidden>" for every verb: the schedule of keys is worth as much as the keys.
+func (Cipher) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
+
 // NewCipher returns a Cipher for one direction: with Ei and Ai of IKEKeys for what the original
 // initiator sends, with Er and Ar for the other. The keys are copied. The error says that the
 // choice is incomplete or a key has another length than it needs.

@@ -29,6 +29,11 @@ type PrivateKE struct {
 	key *ecdh.PrivateKey // Scalar parsed; nil after a restart
 }
 
+// Format writes the group and "<hidden>" for every verb.
+func (k PrivateKE) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "{%s %s}", keyword(wire.Transform{Type: wire.TransformKE, ID: k.Group}), redacted)
+}
+
 // GenerateKE draws a private value for the group from rand and computes its public value.
 //
 // Of each scalar, crypto/ecdh needs the whole length. Of a MODP exponent we draw 320, 424 and 480
