@@ -80,6 +80,10 @@ func keyword(t wire.Transform) string {
 		t.Unknown = ""
 		return keyword(t) + " with unknown attributes"
 	}
+	if n := t.Type - wire.TransformADDKE1; t.Type >= wire.TransformADDKE1 && t.Type <= wire.TransformADDKE7 {
+		t.Type = wire.TransformKE
+		return "ke" + strconv.Itoa(int(n)+1) + "_" + keyword(t)
+	}
 	if e := encryptionOf(t); e != nil {
 		return e.names[0]
 	}
