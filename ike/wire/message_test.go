@@ -141,6 +141,7 @@ func TestMessageErrors(t *testing.T) {
 		{"length over the datagram", `0000000000000001 0000000000000000 00 20 22 08 00000000 0000001d`, Error{Kind: Truncated, Offset: 28}},
 		{"length over an int32", `0000000000000001 0000000000000000 00 20 22 08 00000000 ffffffff`, Error{Kind: Truncated, Offset: 28}},
 		{"length under the datagram", `0000000000000001 0000000000000000 00 20 22 08 00000000 0000001c 00`, Error{Kind: TrailingBytes, Offset: 28}},
+		{"length under the payloads", `0000000000000001 0000000000000000 2b 20 22 08 00000000 00000020 00 00 0008 01020304`, Error{Kind: TrailingBytes, Offset: 28}},
 		{"octets behind the last payload", `0000000000000001 0000000000000000 2b 20 22 08 00000000 00000021 00 00 0004 00`, Error{Kind: TrailingBytes, Offset: 32}},
 		{"octets behind no payload", `0000000000000001 0000000000000000 00 20 22 08 00000000 0000001d 00`, Error{Kind: TrailingBytes, Offset: 28}},
 		{"octets behind SK", `0000000000000001 0000000000000000 2e 20 22 08 00000000 00000021 00 00 0004 00`, Error{Kind: TrailingBytes, Offset: 32}},

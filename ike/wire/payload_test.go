@@ -112,6 +112,8 @@ func TestPayloadErrors(t *testing.T) {
 		{"no transforms", PayloadSA, `00 00 000c 01 03 04 00 00000001`, Truncated, 12},
 		{"fewer transforms than counted", PayloadSA, `00 00 0014 01 03 04 02 00000001` + transform, BadLength, 20},
 		{"more transforms than counted", PayloadSA, `00 00 001c 01 03 04 01 00000001 03 00 0008 05 00 0000` + transform, BadLength, 28},
+		{"many more transforms than counted", PayloadSA,
+			`00 00 0024 01 03 04 01 00000001` + strings.Repeat(`03 00 0008 05 00 0000`, 2) + transform, BadLength, 28},
 		{"no transforms counted, one there", PayloadSA, `00 00 0014 01 03 04 00 00000001` + transform, BadLength, 20},
 		{"transform behind the last", PayloadSA, `00 00 001c 01 03 04 01 00000001` + transform + transform, TrailingBytes, 20},
 		{"transform marker of a proposal", PayloadSA, `00 00 001c 01 03 04 02 00000001 02 00 0008 05 00 0000` + transform, BadValue, 16},
