@@ -246,29 +246,22 @@ func (j *Journal) named(id SAID) bool {
 
 // add writes a record, or renews one.
 func (j *Journal) add(r record) (isNew bool, err error) {
-	i := j.index(r)
+	isNew = j.index(r) < 0
 	if err := j.log.append(r, j.live); err != nil {
 		return false, err
 	}
-	if i < 0 {
-		j.live = append(j.live, r)
-		return true, nil
-	}
-	j.live[i] = r
-	return false, nil
+	j.live = replay(j.live, r)
+	return isNew, nil
 }
 
 // drop writes that what was recorded is gone.
 func (j *Journal) drop(r record) error {
-	i := j.index(r)
-	if i < 0 {
+	if j.index(r) < 0 {
 		return nil
 	}
-	j.live = slices.Delete(j.live, i, i+1)
 	r.Gone = true
+	j.live = replay(j.live, r)
 	return j.log.append(r, j.live)
 }
 
-func (j *Journal) index(r record) int {
-	return slices.IndexFunc(j.live, func(l record) bool { return l.key() == r.key() })
-}
+func (j *Journal) index(r record) int { return indexOf(j.live, r) }

@@ -95,18 +95,34 @@ func parseJournal(b []byte) ([]record, error) {
 		if err := json.Unmarshal(line, &r); err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
-		i := slices.IndexFunc(live, func(l record) bool { return l.key() == r.key() })
-		switch {
-		case r.key() == "":
+		if r.key() == "" {
 			return nil, fmt.Errorf("line %d: nothing recorded", n)
-		case r.Gone && i >= 0:
-			live = slices.Delete(live, i, i+1)
-		case !r.Gone && i >= 0:
-			live[i] = r
-		case !r.Gone:
-			live = append(live, r)
 		}
+		live = replay(live, r)
 	}
+}
+
+// replay is what is live after one more record. A policy that is renewed moves
+// to the end, behind the SA it was switched to, so that it is removed before
+// that; a guard stays in front of what it guards.
+func replay(live []record, r record) []record {
+	i := indexOf(live, r)
+	switch {
+	case r.Gone && i >= 0:
+		return slices.Delete(live, i, i+1)
+	case r.Gone:
+		return live
+	case i >= 0 && r.Policy != nil && r.Policy.Guard:
+		live[i] = r
+		return live
+	case i >= 0:
+		live = slices.Delete(live, i, i+1)
+	}
+	return append(live, r)
+}
+
+func indexOf(live []record, r record) int {
+	return slices.IndexFunc(live, func(l record) bool { return l.key() == r.key() })
 }
 
 // append writes one line; live is what a rewritten journal has besides.
