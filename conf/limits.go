@@ -77,8 +77,8 @@ func (s scale[T]) read(v value) (pair[T], bool) {
 	return p, true
 }
 
-// tenth is a tenth of n in whole steps, at least one.
-func (s scale[T]) tenth(n T) T { return (n/10 + s.step - 1) / s.step * s.step }
+// tenth is a tenth of n, up to whole steps.
+func (s scale[T]) tenth(n T) T { return (n + 10*s.step - 1) / (10 * s.step) * s.step }
 
 // lifetimeSettings is a [lifetime] or [peer.lifetime].
 type lifetimeSettings struct {

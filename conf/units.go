@@ -14,7 +14,7 @@ import (
 // little enough that a tenth more does not overflow.
 const maxDuration = 100 * 365 * 24 * time.Hour
 
-var days = regexp.MustCompile(`^([0-9]{1,6})d`)
+var days = regexp.MustCompile(`^([0-9]{1,5})d`)
 
 // parseDuration reads "30s", "50m", "1h30m", "1d" or "1d12h".
 func parseDuration(s string) (time.Duration, error) {
