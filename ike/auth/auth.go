@@ -9,6 +9,7 @@ import (
 	"crypto"
 	"crypto/hmac"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 
@@ -51,7 +52,11 @@ func SignedOctets(message, peerNonce []byte, prf wire.TransformID, skp suite.Sec
 func (l Local) Sign(prf wire.TransformID, octets []byte, peerHashes []uint16, rand io.Reader) (wire.Auth, error) {
 	switch {
 	case len(l.PSK) > 0 && l.Key == nil:
-		return wire.Auth{Method: wire.MethodSharedKey, Data: sharedKeyCode(prf, l.PSK, octets)}, nil
+		code := sharedKeyCode(prf, l.PSK, octets)
+		if len(code) == 0 {
+			return wire.Auth{}, fmt.Errorf("PRF %s is not supported", prf.Name(wire.TransformPRF))
+		}
+		return wire.Auth{Method: wire.MethodSharedKey, Data: code}, nil
 	case len(l.PSK) == 0 && l.Key != nil:
 		return sign(l.Key, octets, peerHashes, rand)
 	}

@@ -16,7 +16,7 @@ import (
 	"strings"
 )
 
-// Bounds on RSA keys in bits: RFC 8247, Section 4, and what it costs to verify.
+// Bounds on RSA keys in bits: RFC 8247, Section 3.1.1, and what it costs to verify.
 const (
 	minRSA = 2048
 	maxRSA = 8192
@@ -124,7 +124,10 @@ func parseSPKI(der []byte) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, errors.New("the public key can't be read: not a SubjectPublicKeyInfo, or of an unknown algorithm")
 	}
-	return key, checkPublicKey(key)
+	if err := checkPublicKey(key); err != nil {
+		return nil, err
+	}
+	return key, nil
 }
 
 // checkPublicKey refuses a key that we don't sign or verify with.
