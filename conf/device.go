@@ -95,7 +95,7 @@ func (d *decoder) readHooks(t *table) *Hooks {
 		return nil
 	}
 	var h Hooks
-	any := false
+	asked := false
 	for _, one := range []struct {
 		key  string
 		list *[]string
@@ -114,11 +114,11 @@ func (d *decoder) readHooks(t *table) *Hooks {
 			}
 		}
 		if len(elements) > 0 {
-			any = true
+			asked = true
 			d.unserved(v.at, "leave it out or empty", "a hook")
 		}
 	}
-	if !any {
+	if !asked {
 		return nil
 	}
 	return &h
