@@ -131,7 +131,7 @@ func (s Selector) command(d Direction) (text, comment string) {
 	if s.Protocol == 0 {
 		return text, ""
 	}
-	text += " proto " + protocolName(s.Protocol)
+	text += fmt.Sprintf(" proto %d", s.Protocol) // a name would need /etc/protocols
 	sname, dname := "sport", "dport"
 	if hasTypeCode(s.Protocol) {
 		sname, dname = "type", "code"

@@ -140,15 +140,3 @@ func PortMasks(from, to uint16) []PortMask {
 	}
 	return ms
 }
-
-// protocolName is what iproute2 and people call a protocol.
-func protocolName(p uint8) string {
-	names := map[uint8]string{
-		1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 58: "ipv6-icmp",
-		132: "sctp", 135: "mobility-header",
-	}
-	if n, ok := names[p]; ok {
-		return n
-	}
-	return fmt.Sprint(p)
-}
