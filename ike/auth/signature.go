@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -69,7 +70,7 @@ func signRaw(key crypto.Signer, public *ecdsa.PublicKey, octets []byte, rand io.
 		}
 		r, s, ok := parseECDSA(der)
 		if !ok || r.BitLen() > m.size*8 || s.BitLen() > m.size*8 {
-			return wire.Auth{}, fmt.Errorf("signing by ECDSA: malformed signature")
+			return wire.Auth{}, errors.New("signing by ECDSA: malformed signature")
 		}
 		data := make([]byte, 2*m.size)
 		r.FillBytes(data[:m.size])
@@ -223,8 +224,9 @@ func describe(a wire.Auth) string {
 			return "a signature, " + name
 		}
 		return "a malformed signature"
+	default:
+		return "the authentication method " + a.Method.String()
 	}
-	return "the authentication method " + a.Method.String()
 }
 
 // hashNames lists hash algorithms by the registry's names.

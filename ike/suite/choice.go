@@ -188,6 +188,7 @@ func (c *Choice) chooseRest(offer []wire.Transform, o Match) bool {
 		switch t.Type {
 		case wire.TransformENCR, wire.TransformPRF, wire.TransformINTEG, wire.TransformKE, wire.TransformESN:
 			continue
+		default:
 		}
 		if t.Type < wire.TransformADDKE1 || t.Type > wire.TransformADDKE7 {
 			return false

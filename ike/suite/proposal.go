@@ -103,6 +103,7 @@ func keyword(t wire.Transform) string {
 		if m := methodOf(t.ID); m != nil {
 			return m.names[0]
 		}
+	default:
 	}
 	for _, o := range options {
 		if o.t == t {
