@@ -157,17 +157,16 @@ func (e end) conn(c tunnelCase) harness.Conn {
 	return conn
 }
 
-// charon starts strongSwan for a case, with its keys and connection loaded.
-func (e end) charon(t *testing.T, c tunnelCase) *harness.Charon {
+// load gives strongSwan the case's connection and keys.
+func (e end) load(t *testing.T, d *harness.Charon, c tunnelCase) {
 	t.Helper()
-	d := harness.StartCharon(t, e.host, c.swanSettings...)
+	keys := map[string]string{}
 	if e.key != nil {
-		e.host.WriteFile("/etc/swanctl/private/"+e.id+".pem", privatePEM(t, e.key))
-		e.host.WriteFile("/etc/swanctl/pubkey/"+e.id+".pem", publicPEM(t, e.key.Public()))
-		e.host.WriteFile("/etc/swanctl/pubkey/"+e.peerID+".pem", publicPEM(t, e.peerKey))
+		keys["private/"+e.id+".pem"] = privatePEM(t, e.key)
+		keys["pubkey/"+e.id+".pem"] = publicPEM(t, e.key.Public())
+		keys["pubkey/"+e.peerID+".pem"] = publicPEM(t, e.peerKey)
 	}
-	d.Load(e.conn(c).String())
-	return d
+	d.Load(e.conn(c).String(), keys)
 }
 
 func privatePEM(t *testing.T, key crypto.Signer) string {
@@ -234,7 +233,10 @@ func (d charonDaemon) up(t *testing.T) {
 	}
 }
 
-func (d charonDaemon) down(t *testing.T) { t.Helper(); d.Stop() }
+func (d charonDaemon) down(t *testing.T) {
+	t.Helper()
+	d.Terminate("gw")
+}
 
 func (d charonDaemon) established(t *testing.T) int {
 	t.Helper()

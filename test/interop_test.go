@@ -3,6 +3,7 @@
 package lab_test
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -11,25 +12,102 @@ import (
 	"ipsec-quick/test/harness"
 )
 
+// interopWorkers is how many of the cases run at once.
+const interopWorkers = 3
+
 // TestInterop runs the table of cases, each with ipsec-quick in both roles and
-// strongSwan in the other.
+// strongSwan in the other. Cases that ask for nothing special share a network
+// and a strongSwan, which is given another connection for each.
 func TestInterop(t *testing.T) {
+	shared := make([][]tunnelCase, interopWorkers)
+	count := 0
 	for _, c := range cases {
-		for _, role := range []string{"initiator", "responder"} {
-			t.Run(strings.ReplaceAll(c.name, " ", "_")+"/"+role, func(t *testing.T) {
-				row := harness.AddRow(t, "Interoperability with strongSwan (line 2)", c.name, role)
+		if c.plain() {
+			shared[count%interopWorkers] = append(shared[count%interopWorkers], c)
+			count++
+		}
+	}
+	rows := map[string]*harness.Row{}
+	for _, c := range cases {
+		for _, role := range roles {
+			rows[c.name+role] = harness.NewRow("2. Interoperability with strongSwan", c.name, role)
+		}
+	}
+	for i, list := range shared {
+		t.Run(fmt.Sprintf("shared%d", i), func(t *testing.T) {
+			t.Parallel()
+			n := harness.NewNet(t, "a", "b")
+			place := bench{net: n, before: n.A().Snapshot()}
+			if *reference {
+				place.second = harness.StartCharon(t, n.A())
+			}
+			place.swan = harness.StartCharon(t, n.B())
+			for _, c := range list {
+				for _, role := range roles {
+					t.Run(c.title()+"/"+role, func(t *testing.T) {
+						rows[c.name+role].Of(t)
+						place.use(t)
+						interop(t, c, role, place, rows[c.name+role])
+					})
+				}
+			}
+		})
+	}
+	for _, c := range cases {
+		if c.plain() {
+			continue
+		}
+		for _, role := range roles {
+			t.Run(c.title()+"/"+role, func(t *testing.T) {
 				t.Parallel()
-				interop(t, c, role, row)
+				rows[c.name+role].Of(t)
+				n := c.network(t)
+				we, they := n.A(), n.B()
+				if role == "responder" {
+					we, they = they, we
+				}
+				place := bench{net: n, before: we.Snapshot()}
+				if *reference {
+					place.second = harness.StartCharon(t, we, c.swanSettings...)
+				}
+				place.swan = harness.StartCharon(t, they, c.swanSettings...)
+				interop(t, c, role, place, rows[c.name+role])
 			})
 		}
 	}
 }
 
-// ends makes both sides of a case: who initiates is the net's first host.
-func ends(t *testing.T, c tunnelCase, n *harness.Net, weInitiate bool) (quick, swan end) {
+var roles = []string{"initiator", "responder"}
+
+// bench is where a case runs.
+type bench struct {
+	net    *harness.Net
+	swan   *harness.Charon
+	second *harness.Charon  // in ipsec-quick's place, with -reference
+	before harness.Snapshot // of our host
+}
+
+// use makes failures those of a subtest.
+func (b bench) use(t *testing.T) {
+	b.net.Use(t)
+	b.swan.Use(t)
+	if b.second != nil {
+		b.second.Use(t)
+	}
+}
+
+// plain says whether the case can share a network and a daemon with others.
+func (c tunnelCase) plain() bool {
+	return !c.nat && !c.crowd && c.swanSettings == nil
+}
+
+func (c tunnelCase) title() string { return strings.ReplaceAll(c.name, " ", "_") }
+
+// ends makes both sides of a case.
+func ends(t *testing.T, c tunnelCase, initiator, responder *harness.Host, weInitiate bool) (quick, swan end) {
 	t.Helper()
-	a := end{host: n.A(), initiator: true, id: quickID, peerID: swanID}
-	b := end{host: n.B(), id: swanID, peerID: quickID}
+	a := end{host: initiator, initiator: true, id: quickID, peerID: swanID}
+	b := end{host: responder, id: swanID, peerID: quickID}
 	if !weInitiate {
 		a.id, a.peerID, b.id, b.peerID = swanID, quickID, quickID, swanID
 	}
@@ -75,8 +153,7 @@ func ends(t *testing.T, c tunnelCase, n *harness.Net, weInitiate bool) (quick, s
 }
 
 // pairs are the addresses between which a case's traffic goes.
-func (c tunnelCase) pairs(n *harness.Net) [][2]netip.Addr {
-	a, b := n.A(), n.B()
+func (c tunnelCase) pairs(a, b *harness.Host) [][2]netip.Addr {
 	var out [][2]netip.Addr
 	switch {
 	case c.transport && c.outer6:
@@ -107,20 +184,25 @@ func (c tunnelCase) network(t *testing.T) *harness.Net {
 
 // interop runs one case in one role: set up, traffic both ways, nothing in
 // clear, taken down by us, nothing left.
-func interop(t *testing.T, c tunnelCase, role string, row *harness.Row) {
+func interop(t *testing.T, c tunnelCase, role string, place bench, row *harness.Row) {
 	weInitiate := role == "initiator"
 	if c.vary != nil {
 		c.vary(&c, weInitiate)
 	}
-	n := c.network(t)
-	us, them := ends(t, c, n, weInitiate)
-	before := us.host.Snapshot()
+	initiator, responder := place.net.A(), place.net.B()
+	if place.swan.Host == initiator == weInitiate {
+		initiator, responder = responder, initiator
+	}
+	us, them := ends(t, c, initiator, responder, weInitiate)
 
-	swan := charonDaemon{them.charon(t, c), them.initiator}
+	logged := len(place.swan.Log())
+	them.load(t, place.swan, c)
+	swan := charonDaemon{place.swan, them.initiator}
 	var ours daemon
 	var quick *harness.Quick
 	if *reference {
-		ours = charonDaemon{us.charon(t, c), us.initiator}
+		us.load(t, place.second, c)
+		ours = charonDaemon{place.second, us.initiator}
 	} else {
 		quick = us.quick(t, c)
 		ours = quickDaemon{quick}
@@ -131,9 +213,9 @@ func interop(t *testing.T, c tunnelCase, role string, row *harness.Row) {
 	}
 	first.up(t)
 	if c.crowd {
-		halfOpen(t, n.Hosts[2], n.B().Outer4)
+		halfOpen(t, place.net.Hosts[2], responder.Outer4)
 	}
-	capture := harness.StartCapture(t, n)
+	capture := harness.StartCapture(t, place.net)
 	start := time.Now()
 	second.up(t)
 	took := time.Since(start)
@@ -141,11 +223,11 @@ func interop(t *testing.T, c tunnelCase, role string, row *harness.Row) {
 	within(t, 5*time.Second, "established at both ends", func() bool {
 		return ours.established(t) == 1 && swan.established(t) == 1
 	})
-	for _, p := range c.pairs(n) {
-		if got := n.A().Ping(p[0], p[1], 3); got != 3 {
+	for _, p := range c.pairs(initiator, responder) {
+		if got := initiator.Ping(p[0], p[1], 3); got != 3 {
 			t.Errorf("%d of 3 pings from %v to %v were answered", got, p[0], p[1])
 		}
-		if got := n.B().Ping(p[1], p[0], 3); got != 3 {
+		if got := responder.Ping(p[1], p[0], 3); got != 3 {
 			t.Errorf("%d of 3 pings from %v to %v were answered", got, p[1], p[0])
 		}
 	}
@@ -154,15 +236,15 @@ func interop(t *testing.T, c tunnelCase, role string, row *harness.Row) {
 	if c.nat || c.encap {
 		esp = harness.KindESPinUDP
 	}
-	if got, want := capture.Count(esp), 12*len(c.pairs(n)); got < want {
-		t.Errorf("%d of %d packets were %v: %v", got, want, esp, capture)
-	}
 	capture.NothingClear()
-	if c.after != nil {
-		c.after(t, caseResult{role: role, quick: quick, swanLog: swan.Log(), capture: capture})
+	if got, want := capture.Count(esp), 12*len(c.pairs(initiator, responder)); got < want {
+		t.Errorf("%d of %d packets were %v: %v", got, want, esp, capture)
 	}
 	if quick != nil && c.nat && !quick.Peer().NAT {
 		t.Error("status does not show the NAT")
+	}
+	if c.after != nil {
+		c.after(t, caseResult{role: role, quick: quick, swanLog: place.swan.Log()[logged:], capture: capture})
 	}
 
 	ours.down(t)
@@ -170,6 +252,9 @@ func interop(t *testing.T, c tunnelCase, role string, row *harness.Row) {
 		return swan.established(t) == 0
 	})
 	if quick != nil {
-		us.host.Unchanged(before, "up and down")
+		us.host.Unchanged(place.before, "up and down")
+	}
+	if t.Failed() {
+		t.Logf("strongSwan:\n%s", place.swan.Log()[logged:])
 	}
 }

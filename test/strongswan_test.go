@@ -16,7 +16,7 @@ const testPSK = "a secret that is only used in the lab"
 // under load without loss, nothing in clear, and a capture that would have seen
 // it.
 func TestStrongSwan(t *testing.T) {
-	row := harness.AddRow(t, "The lab", "strongSwan with strongSwan, PSK", "")
+	row := harness.NewRow("1. The lab itself", "strongSwan with strongSwan, PSK", "").Of(t)
 	n := harness.NewNet(t, "a", "b")
 	a, b := n.A(), n.B()
 	beforeA := a.Snapshot()
@@ -39,11 +39,11 @@ func TestStrongSwan(t *testing.T) {
 			LocalTS: a.Net4.String(), RemoteTS: b.Net4.String(), ESP: "aes256gcm16-esn",
 		},
 	}
-	ca.Load(conn.String())
+	ca.Load(conn.String(), nil)
 	conn.Local, conn.Remote = conn.Remote, conn.Local
 	conn.LocalID, conn.RemoteID = conn.RemoteID, conn.LocalID
 	conn.Child.LocalTS, conn.Child.RemoteTS = conn.Child.RemoteTS, conn.Child.LocalTS
-	cb.Load(conn.String())
+	cb.Load(conn.String(), nil)
 
 	start := time.Now()
 	ca.Initiate("net")

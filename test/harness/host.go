@@ -254,7 +254,7 @@ func (h *Host) ListenUDP(addr netip.AddrPort) (*net.UDPConn, error) {
 // were answered.
 func (h *Host) Ping(from, to netip.Addr, count int) int {
 	h.t.Helper()
-	r := h.Exec("ping", "-n", "-q", "-i", "0.1", "-W", "1", "-c", fmt.Sprint(count),
+	r := h.Exec("ping", "-n", "-q", "-i", "0.03", "-W", "1", "-c", fmt.Sprint(count),
 		"-I", from.String(), to.String())
 	for _, field := range strings.Split(r.Stdout, ",") {
 		var n int

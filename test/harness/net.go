@@ -29,6 +29,20 @@ func (n *Net) A() *Host { return n.Hosts[0] }
 // B is the second host.
 func (n *Net) B() *Host { return n.Hosts[1] }
 
+// Use makes another test, a subtest, the one that failures belong to, until it
+// ends.
+func (n *Net) Use(t testing.TB) {
+	before := n.t
+	set := func(t testing.TB) {
+		n.t, n.Middle.t = t, t
+		for _, h := range n.Hosts {
+			h.t = t
+		}
+	}
+	set(t)
+	t.Cleanup(func() { set(before) })
+}
+
 // NewNet connects hosts of these names with a switch. The i-th has the outer
 // addresses 192.0.2.i and 2001:db8::i and the inner networks 10.i.0.0/16 and
 // fd00:i::/32, with i counted from 1.

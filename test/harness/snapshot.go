@@ -5,11 +5,11 @@ package harness
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"sort"
 	"strings"
 	"testing"
 	"time"
@@ -22,43 +22,52 @@ import (
 // network, nftables. Each line is one thing.
 type Snapshot map[string][]string
 
-// snapshotCommands are run in one shell, each under its heading.
-var snapshotCommands = []string{
-	"ip xfrm state",
-	"ip xfrm policy",
-	"ip -4 route show table all",
-	"ip -6 route show table all",
-	"ip -4 rule",
-	"ip -6 rule",
-	"ip -o link",
-	"ip -o addr",
-	"nft list ruleset",
-	"cat /etc/resolv.conf",
-}
+// snapshotScript prints it all, in as few processes as possible.
+const snapshotScript = `
+echo '## ip'
+ip -o -batch - <<-.
+	xfrm state
+	xfrm policy
+	route show table all
+	rule
+	link
+	addr
+.
+ip -6 -o rule
+echo '## nft'; nft list ruleset
+echo '## DNS'; cat /etc/resolv.conf
+echo '## end'
+`
 
 // volatile is what changes without anybody's doing.
 var volatile = regexp.MustCompile(`(expires|valid_lft|preferred_lft|age) \S+|\\\s*`)
+
+// sysctls are those that a tunnel could want to change; to read all takes
+// seconds under emulation. %s is each interface.
+var sysctls = []string{
+	"core/xfrm_acq_expires", "core/xfrm_larval_drop", "core/xfrm_aevent_etime", "core/xfrm_aevent_rseqth",
+	"core/rmem_max", "core/wmem_max", "ipv4/ip_forward", "ipv4/fwmark_reflect", "ipv4/tcp_fwmark_accept",
+	"ipv4/ip_no_pmtu_disc", "ipv6/fwmark_reflect",
+	"ipv4/conf/%s/rp_filter", "ipv4/conf/%s/src_valid_mark", "ipv4/conf/%s/disable_policy",
+	"ipv4/conf/%s/disable_xfrm", "ipv4/conf/%s/send_redirects", "ipv4/conf/%s/accept_redirects",
+	"ipv6/conf/%s/forwarding", "ipv6/conf/%s/disable_ipv6", "ipv6/conf/%s/disable_policy",
+}
 
 // Snapshot takes a snapshot of the host.
 func (h *Host) Snapshot() Snapshot {
 	h.t.Helper()
 	s := Snapshot{}
-	var script strings.Builder
-	for _, c := range snapshotCommands {
-		fmt.Fprintf(&script, "echo '## %s'; %s 2>&1\n", c, c)
-	}
 	section := ""
-	r := h.Exec("sh", "-c", script.String())
+	r := h.Exec("sh", "-c", snapshotScript)
 	for line := range strings.Lines(r.Stdout) {
 		line = strings.TrimRight(line, "\n")
 		if name, ok := strings.CutPrefix(line, "## "); ok {
 			section = name
-			s[section] = nil
 			continue
 		}
 		s[section] = append(s[section], strings.TrimRight(volatile.ReplaceAllString(line, ""), " "))
 	}
-	if len(s) != len(snapshotCommands) {
+	if section != "end" {
 		h.t.Fatalf("%s: snapshot is not complete: %s", h.Name, r)
 	}
 	for _, p := range h.Processes() {
@@ -69,8 +78,8 @@ func (h *Host) Snapshot() Snapshot {
 		if s["files under /run"], err = listFiles("/run"); err != nil {
 			return err
 		}
-		s["sysctls"], err = readSysctls()
-		return err
+		s["sysctls"] = readSysctls()
+		return nil
 	})
 	if err != nil {
 		h.t.Fatalf("%s: snapshot: %v", h.Name, err)
@@ -95,36 +104,33 @@ func listFiles(dir string) ([]string, error) {
 	return out, err
 }
 
-// readSysctls reads the network's sysctls in the calling thread's namespace.
-func readSysctls() ([]string, error) {
+// readSysctls reads the sysctls of the calling thread's network namespace.
+func readSysctls() []string {
 	var out []string
-	for _, dir := range []string{"/proc/sys/net/core", "/proc/sys/net/ipv4", "/proc/sys/net/ipv6"} {
-		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() || strings.HasSuffix(path, "/flush") {
-				return err
-			}
-			// Some cannot be read (unset secrets); they cannot be compared.
-			if text, err := os.ReadFile(path); err == nil {
-				out = append(out, path+" = "+strings.TrimSpace(string(text)))
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
+	read := func(name string) {
+		// One that this kernel does not have cannot be changed either.
+		if text, err := os.ReadFile("/proc/sys/net/" + name); err == nil {
+			out = append(out, name+" = "+strings.TrimSpace(string(text)))
 		}
 	}
-	return out, nil
+	for _, name := range sysctls {
+		if !strings.Contains(name, "%s") {
+			read(name)
+			continue
+		}
+		for _, ifname := range []string{"all", "default", "eth0"} {
+			read(fmt.Sprintf(name, ifname))
+		}
+	}
+	return out
 }
 
 // Diff lists what differs, a line with - is missing after and one with + is new.
 func (before Snapshot) Diff(after Snapshot) []string {
 	var out []string
-	var sections []string
-	for s := range after {
-		sections = append(sections, s)
-	}
-	sort.Strings(sections)
-	for _, s := range sections {
+	sections := slices.AppendSeq(slices.Collect(maps.Keys(before)), maps.Keys(after))
+	slices.Sort(sections)
+	for _, s := range slices.Compact(sections) {
 		rest := slices.Clone(after[s])
 		var gone []string
 		for _, line := range before[s] {

@@ -16,7 +16,7 @@ type Row struct {
 	Group  string // the rows of a group stand together
 	Case   string
 	Role   string // what we were: initiator, responder
-	Result string // ok, FAILED, skipped; filled in at the test's end
+	Result string // ok, FAILED, skipped, not run; filled in at the test's end
 	Note   string // what was measured
 
 	number int
@@ -27,14 +27,18 @@ var table struct {
 	rows []*Row
 }
 
-// AddRow adds a case to the table; its result is the test's. Notes may be added
-// as the test runs.
-func AddRow(t testing.TB, group, name, role string) *Row {
-	t.Helper()
+// NewRow adds a case to the table. Rows stand in the order of their calls.
+func NewRow(group, name, role string) *Row {
 	table.Lock()
 	defer table.Unlock()
-	r := &Row{Group: group, Case: name, Role: role, Result: "not finished", number: len(table.rows)}
+	r := &Row{Group: group, Case: name, Role: role, Result: "not run", number: len(table.rows)}
 	table.rows = append(table.rows, r)
+	return r
+}
+
+// Of makes the result of a test the row's.
+func (r *Row) Of(t testing.TB) *Row {
+	t.Helper()
 	t.Cleanup(func() {
 		table.Lock()
 		defer table.Unlock()
@@ -74,6 +78,9 @@ func PrintTable(w io.Writer) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	group := ""
 	for _, r := range table.rows {
+		if r.Result == "not run" {
+			continue // left out by -test.run
+		}
 		if r.Group != group {
 			group = r.Group
 			fmt.Fprintf(tw, "\n%s\n", group)
