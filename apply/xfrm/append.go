@@ -6,7 +6,7 @@ import (
 )
 
 // message is the body of a request under construction: a fixed structure and
-// attributes. Only this file and reader.go know about byte order and padding.
+// attributes. This file and reader.go know about byte order and padding.
 type message struct{ b []byte }
 
 // newMessage has room enough for any request, so that append moves no keys.

@@ -26,25 +26,6 @@ type state struct {
 	secret rawState
 }
 
-// rawState is what has to be handed back unchanged when an SA is moved.
-type rawState struct {
-	algorithms []rawAttr
-	replay     rawAttr
-	current    []byte // struct xfrm_lifetime_cur
-}
-
-type rawAttr struct {
-	kind  uint16
-	value []byte
-}
-
-// wipe overwrites the keys.
-func (s *rawState) wipe() {
-	for _, a := range s.algorithms {
-		clear(a.value)
-	}
-}
-
 // saInfo reads a struct xfrm_usersa_info.
 func (r *reader) saInfo() state {
 	var s state

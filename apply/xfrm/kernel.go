@@ -7,6 +7,8 @@
 package xfrm
 
 import (
+	"errors"
+	"os"
 	"sync"
 
 	"ipsec-quick/apply"
@@ -66,9 +68,9 @@ func (k *Kernel) Events() <-chan apply.Event { return k.events.out }
 
 // Close ends the events and closes the sockets.
 func (k *Kernel) Close() error {
-	err := k.events.close()
-	if cerr := k.conn.close(); err == nil {
-		err = cerr
+	err := errors.Join(k.events.close(), k.conn.close())
+	if errors.Is(err, os.ErrClosed) {
+		return nil // closed before
 	}
 	return err
 }
@@ -105,7 +107,7 @@ func (k *Kernel) filter(ev apply.Event) (apply.Event, bool) {
 	defer k.mu.Unlock()
 	switch ev := ev.(type) {
 	case apply.Expire:
-		if k.reserved[ev.SAID] {
+		if ev.Hard && k.reserved[ev.SAID] {
 			delete(k.reserved, ev.SAID)
 			return nil, false
 		}
