@@ -34,8 +34,8 @@ type end struct {
 	remote     string // the peer's, "" for any
 	localTS    []string
 	remoteTS   []string
-	key        crypto.Signer    // nil with a pre-shared key
-	peerKey    crypto.PublicKey // nil with a pre-shared key
+	key        crypto.Signer // nil with a pre-shared key
+	peerKey    crypto.Signer // the peer's; what it tells us is the public half
 }
 
 // prefixes writes selectors for either side's file.
@@ -109,16 +109,15 @@ func (e end) quick(t *testing.T, c tunnelCase) *harness.Quick {
 	return q
 }
 
-// quickPublicKey spells a public key as tunnel files do: the last word that
-// `ipsec-quick pubkey` prints for it.
-func quickPublicKey(t *testing.T, q *harness.Quick, key crypto.PublicKey) string {
+// quickPublicKey is the public half of a key as `ipsec-quick pubkey` prints it.
+func quickPublicKey(t *testing.T, q *harness.Quick, key crypto.Signer) string {
 	t.Helper()
-	r := q.ExecInput([]byte(publicPEM(t, key)), "pubkey")
-	words := strings.Fields(r.Stdout)
-	if r.Err != nil || len(words) == 0 {
+	r := q.ExecInput([]byte(privatePEM(t, key)), "pubkey")
+	public := strings.TrimSpace(r.Stdout)
+	if r.Err != nil || public == "" {
 		t.Fatalf("pubkey: %s", r)
 	}
-	return strings.Trim(words[len(words)-1], `"`)
+	return public
 }
 
 // conn is the connection of a case for this end.
@@ -157,6 +156,19 @@ func (e end) conn(c tunnelCase) harness.Conn {
 	return conn
 }
 
+// asReference is the case with ours as strongSwan's, for -reference.
+func (c tunnelCase) asReference() tunnelCase {
+	c.swanIKE = strings.Join(c.quickIKE(), ",")
+	c.swanESP = ""
+	for i, p := range c.quickESP() {
+		if i > 0 {
+			c.swanESP += ","
+		}
+		c.swanESP += p + "-esn-noesn"
+	}
+	return c
+}
+
 // load gives strongSwan the case's connection and keys.
 func (e end) load(t *testing.T, d *harness.Charon, c tunnelCase) {
 	t.Helper()
@@ -164,7 +176,7 @@ func (e end) load(t *testing.T, d *harness.Charon, c tunnelCase) {
 	if e.key != nil {
 		keys["private/"+e.id+".pem"] = privatePEM(t, e.key)
 		keys["pubkey/"+e.id+".pem"] = publicPEM(t, e.key.Public())
-		keys["pubkey/"+e.peerID+".pem"] = publicPEM(t, e.peerKey)
+		keys["pubkey/"+e.peerID+".pem"] = publicPEM(t, e.peerKey.Public())
 	}
 	d.Load(e.conn(c).String(), keys)
 }

@@ -112,7 +112,7 @@ func ends(t *testing.T, c tunnelCase, initiator, responder *harness.Host, weInit
 		a.id, a.peerID, b.id, b.peerID = swanID, quickID, quickID, swanID
 	}
 	if c.longIDs {
-		long := strings.Repeat("a-long-name-", 4) + "." + strings.Repeat("a-longer-name-", 4) + "."
+		long := strings.Repeat(strings.Repeat("long-name-", 4)+"x.", 4)
 		for _, id := range []*string{&a.id, &a.peerID, &b.id, &b.peerID} {
 			*id = long + *id
 		}
@@ -139,7 +139,7 @@ func ends(t *testing.T, c tunnelCase, initiator, responder *harness.Host, weInit
 	b.localTS, b.remoteTS = a.remoteTS, a.localTS
 	if c.keys != nil {
 		a.key, b.key = c.keys(t)
-		a.peerKey, b.peerKey = b.key.Public(), a.key.Public()
+		a.peerKey, b.peerKey = b.key, a.key
 	}
 	quick, swan = a, b
 	if !weInitiate {
@@ -201,7 +201,7 @@ func interop(t *testing.T, c tunnelCase, role string, place bench, row *harness.
 	var ours daemon
 	var quick *harness.Quick
 	if *reference {
-		us.load(t, place.second, c)
+		us.load(t, place.second, c.asReference())
 		ours = charonDaemon{place.second, us.initiator}
 	} else {
 		quick = us.quick(t, c)

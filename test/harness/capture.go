@@ -47,8 +47,9 @@ type Capture struct {
 
 	mu      sync.Mutex
 	counts  [kinds]int
-	clear   []string // the first clear packets
-	largest int      // of IKE, in bytes with IP header
+	clear   []string       // the first clear packets
+	from    map[string]int // clear packets by host
+	largest int            // of IKE, in bytes with IP header
 	drops   uint32
 }
 
@@ -56,7 +57,7 @@ type Capture struct {
 // the hosts. Stop it before its counts are final.
 func StartCapture(t testing.TB, n *Net) *Capture {
 	t.Helper()
-	c := &Capture{t: t, stop: make(chan struct{}), done: make(chan struct{})}
+	c := &Capture{t: t, stop: make(chan struct{}), done: make(chan struct{}), from: map[string]int{}}
 	ports := map[int]string{}
 	err := n.Middle.Do(func() error {
 		for i := range n.Hosts {
@@ -111,6 +112,9 @@ func (c *Capture) run(ports map[int]string) {
 		if kind == KindIKE {
 			c.largest = max(c.largest, n)
 		}
+		if kind == KindClear {
+			c.from[ports[ll.Ifindex]]++
+		}
 		if kind == KindClear && len(c.clear) < 10 {
 			c.clear = append(c.clear, fmt.Sprintf("%s from %s: %s, %d bytes",
 				time.Now().Format("15:04:05.000"), ports[ll.Ifindex], what, n))
@@ -149,18 +153,29 @@ func (c *Capture) LargestIKE() int {
 func (c *Capture) Reset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.counts, c.clear, c.largest = [kinds]int{}, nil, 0
+	c.counts, c.clear, c.from, c.largest = [kinds]int{}, nil, map[string]int{}, 0
 }
 
 // NothingClear stops the capture and fails the test when a packet was seen that
 // should have been encrypted, or when the capture was not complete.
 func (c *Capture) NothingClear() {
 	c.t.Helper()
+	c.nothingClear(func() int { return c.counts[KindClear] })
+}
+
+// NothingClearFrom is NothingClear for what one host sent.
+func (c *Capture) NothingClearFrom(h *Host) {
+	c.t.Helper()
+	c.nothingClear(func() int { return c.from[h.Name] })
+}
+
+func (c *Capture) nothingClear(count func() int) {
+	c.t.Helper()
 	c.Stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.counts[KindClear] > 0 {
-		c.t.Errorf("%d packets in clear:\n  %s", c.counts[KindClear], strings.Join(c.clear, "\n  "))
+	if n := count(); n > 0 {
+		c.t.Errorf("%d packets in clear, the first of all hosts:\n  %s", n, strings.Join(c.clear, "\n  "))
 	}
 	if c.drops > 0 {
 		c.t.Errorf("the capture missed %d packets", c.drops)

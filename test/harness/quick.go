@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -125,6 +126,46 @@ func (q *Quick) ExecInput(input []byte, args ...string) Result {
 		fmt.Fprintf(&q.said, "%s $ ipsec-quick %s\n%s\n", time.Now().Format("15:04:05.000"), strings.Join(args, " "), r)
 	}
 	return r
+}
+
+// Running is a command of ipsec-quick that has not ended yet.
+type Running struct {
+	q    *Quick
+	cmd  *exec.Cmd
+	out  *lockedBuffer
+	args []string
+}
+
+// Start starts ipsec-quick and does not wait for it. Wait must be called.
+func (q *Quick) Start(args ...string) *Running {
+	q.t.Helper()
+	r := &Running{q: q, out: &lockedBuffer{}, args: args}
+	err := q.Host.Do(func() error {
+		r.cmd = exec.Command(q.binary, args...)
+		r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
+		r.cmd.WaitDelay = 3 * time.Second
+		return r.cmd.Start()
+	})
+	if err != nil {
+		q.t.Fatalf("%s: %v", q.Host.Name, err)
+	}
+	return r
+}
+
+// Signal sends the command a signal.
+func (r *Running) Signal(sig syscall.Signal) { r.q.Host.Signal(r.cmd.Process.Pid, sig) }
+
+// Wait waits for the command's end, and kills it when that does not come.
+func (r *Running) Wait(limit time.Duration) Result {
+	start := time.Now()
+	kill := time.AfterFunc(limit, func() { _ = r.cmd.Process.Kill() })
+	err := r.cmd.Wait()
+	if !kill.Stop() {
+		err = fmt.Errorf("killed after %v: %w", limit, err)
+	}
+	res := Result{Stdout: r.out.String(), Code: r.cmd.ProcessState.ExitCode(), Took: time.Since(start), Err: err}
+	fmt.Fprintf(&r.q.said, "%s $ ipsec-quick %s\n%s\n", time.Now().Format("15:04:05.000"), strings.Join(r.args, " "), res)
+	return res
 }
 
 // Up brings the tunnel up, which must succeed.
