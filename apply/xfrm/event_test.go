@@ -1,15 +1,18 @@
 package xfrm
 
 import (
+	_ "embed"
 	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 
 	"ipsec-quick/apply"
 )
+
+//go:embed testdata/events-x86_64.txt
+var capturedEvents string
 
 // Messages as the kernel sent them.
 func TestDecodeEvents(t *testing.T) {
@@ -29,12 +32,8 @@ func TestDecodeEvents(t *testing.T) {
 			LocalPort: apply.PortMask{Port: 7, Mask: 0xffff}, RemotePort: apply.PortMask{Port: 7, Mask: 0xffff},
 		}},
 	}
-	file, err := os.ReadFile("testdata/events-x86_64.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
 	seen := 0
-	for line := range strings.Lines(string(file)) {
+	for line := range strings.Lines(capturedEvents) {
 		name, text, ok := strings.Cut(strings.TrimSpace(line), " ")
 		if !ok || name == "#" {
 			continue

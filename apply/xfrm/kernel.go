@@ -23,6 +23,7 @@ type Kernel struct {
 	mu       sync.Mutex
 	ours     map[uint32]bool     // ReqIDs whose events are reported
 	reserved map[apply.SAID]bool // by AllocSPI, until it lapses or is installed
+	noProof  map[bool]bool       // address families (IPv6 or not) whose ESP is not proved
 }
 
 var _ apply.Dataplane = (*Kernel)(nil)

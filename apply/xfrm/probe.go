@@ -38,18 +38,85 @@ func Probe(suites ...Suite) (Support, error) {
 	return k.probe(suites)
 }
 
-// preflight learns the kernel's quirks and looks for what is needed.
+// preflight learns the kernel's quirks, which proves that it has ESP for one
+// family (the other one's is looked for when it is needed), and looks for the
+// algorithms.
 func (k *Kernel) preflight(need []Suite) error {
-	support, err := k.probe(need)
+	where, err := k.findESP()
 	if err != nil {
 		return err
 	}
+	k.mu.Lock()
+	k.noProof = map[bool]bool{!where.Is6(): true}
+	k.mu.Unlock()
 	for _, s := range need {
-		if !support.Suites[s] {
-			return k.try(s.sample(loopback(!support.ESP4)))
+		if err := k.try(s.sample(where)); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// findESP learns the quirks with the first SA that the kernel can do, and
+// returns where it goes.
+func (k *Kernel) findESP() (netip.Addr, error) {
+	var lacking error
+	for _, ipv6 := range []bool{false, true} {
+		for _, s := range plain {
+			err := k.learnQuirks(s.sample(loopback(ipv6)))
+			if err == nil {
+				return loopback(ipv6), nil
+			}
+			var algorithm *NoAlgorithm
+			var esp *NoESP
+			if errors.As(err, &algorithm) {
+				lacking = err
+				continue
+			}
+			if !errors.As(err, &esp) {
+				return netip.Addr{}, err
+			}
+			lacking = nil
+			break
+		}
+		if lacking != nil {
+			return netip.Addr{}, lacking
+		}
+	}
+	return netip.Addr{}, &NoESP{
+		Options: []string{"CONFIG_INET_ESP", "CONFIG_INET6_ESP"},
+		Modules: []string{"esp4", "esp6"},
+	}
+}
+
+// proveESP makes sure, once, that there is ESP for an address family: to learn
+// it from the SA would be too late, since the peer would have it already.
+func (k *Kernel) proveESP(ipv6 bool) error {
+	k.mu.Lock()
+	needed := k.noProof[ipv6]
+	k.mu.Unlock()
+	if !needed {
+		return nil
+	}
+	if err := k.tryPlain(ipv6); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	delete(k.noProof, ipv6)
+	k.mu.Unlock()
+	return nil
+}
+
+// tryPlain tries any suite.
+func (k *Kernel) tryPlain(ipv6 bool) error {
+	var err error
+	for _, s := range plain {
+		var missing *NoAlgorithm
+		if err = k.try(s.sample(loopback(ipv6))); !errors.As(err, &missing) {
+			break
+		}
+	}
+	return err
 }
 
 // loopback is where the throwaway SAs point: no tunnel has them as outer
@@ -61,7 +128,7 @@ func loopback(ipv6 bool) netip.Addr {
 	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
 }
 
-// plain is an SA every kernel with ESP can do that can do any we want.
+// plain are suites of which a kernel that is of use has at least one.
 var plain = []Suite{
 	{Encryption: apply.AESGCM16, KeyLen: 20},
 	{Encryption: apply.AESCBC, KeyLen: 16, Integrity: apply.HMACSHA256},
@@ -69,38 +136,13 @@ var plain = []Suite{
 }
 
 func (k *Kernel) probe(suites []Suite) (Support, error) {
-	support := Support{Suites: make(map[Suite]bool)}
-	var usable Suite
-	for _, ipv6 := range []bool{false, true} {
-		var err error
-		var missing *NoAlgorithm
-		for _, s := range plain {
-			if err = k.try(s.sample(loopback(ipv6))); !errors.As(err, &missing) {
-				usable = s
-				break
-			}
-		}
-		var none *NoESP
-		if err != nil && !errors.As(err, &none) {
-			return support, err
-		}
-		if ipv6 {
-			support.ESP6 = err == nil
-		} else {
-			support.ESP4 = err == nil
-		}
+	where, err := k.findESP()
+	if err != nil {
+		return Support{}, err
 	}
-	if !support.ESP4 && !support.ESP6 {
-		return support, &NoESP{
-			Options: []string{"CONFIG_INET_ESP", "CONFIG_INET6_ESP"},
-			Modules: []string{"esp4", "esp6"},
-		}
-	}
-	where := loopback(!support.ESP4)
-	if err := k.learnQuirks(usable.sample(where)); err != nil {
-		return support, err
-	}
-	support.Direction = k.quirks.direction
+	support := Support{Direction: k.quirks.direction, Suites: make(map[Suite]bool)}
+	support.ESP4 = where.Is4()
+	support.ESP6 = where.Is6() || k.tryPlain(true) == nil
 	for _, s := range suites {
 		support.Suites[s] = k.try(s.sample(where)) == nil
 	}

@@ -29,6 +29,9 @@ func (k *Kernel) AllocSPI(reqID uint32, src, dst netip.Addr, mode apply.Mode) (u
 	if err := sa.Check(); err != nil {
 		return 0, err
 	}
+	if err := k.proveESP(sa.Dst.Is6()); err != nil {
+		return 0, err
+	}
 	k.own(reqID)
 	sa.SPI = 0
 	spi, err := k.allocSPI(sa)

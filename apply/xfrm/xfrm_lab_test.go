@@ -22,8 +22,15 @@ func TestLabPreflight(t *testing.T) {
 	start := time.Now()
 	k, err := New(suites...)
 	must(t, err)
-	t.Logf("New in %v: %+v", time.Since(start), k.quirks)
+	t.Logf("New in %v (modules are loaded): %+v", time.Since(start), k.quirks)
 	must(t, k.Close())
+	for _, need := range [][]Suite{nil, suites} {
+		start = time.Now()
+		k, err = New(need...)
+		must(t, err)
+		t.Logf("New again, %d suites, in %v", len(need), time.Since(start))
+		must(t, k.Close())
+	}
 	support, err := Probe(suites...)
 	must(t, err)
 	if !support.ESP4 || !support.ESP6 || len(support.Suites) != len(suites) {
