@@ -1,0 +1,119 @@
+# make build     bin/ipsec-quick
+# make demo      a tunnel between two namespaces, rekeyed while it is in use
+# make test      vet, lint, unit tests, then the tests with a real kernel and peer
+# make install   the command and its manual pages, below PREFIX
+# make fuzz      each fuzz target for FUZZTIME
+# make clean
+#
+# demo and test install what they need when root on Debian; otherwise they list
+# what is missing.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.SUFFIXES:
+.DEFAULT_GOAL := build
+
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+MANDIR   ?= $(PREFIX)/share/man
+FUZZTIME ?= 10s
+LABTIME  ?= 900
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GO      ?= go
+
+# Built once into a cache outside the tree, by the Go release in use: a linter
+# refuses code that is newer than the release it was built with.
+LINT_VERSION := v2.15.0
+CACHE_DIR    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ipsec-quick
+LINT_DIR      = $(CACHE_DIR)/golangci-lint-$(LINT_VERSION)-$(shell $(GO) env GOVERSION)
+LINT          = $(LINT_DIR)/golangci-lint
+
+SCRIPTS := .ci/need .ci/run examples/demo test/lab/guest test/lab/run test/lab/setup
+PAGES   := man/ipsec-quick.8 man/ipsec-quick.toml.5
+
+.PHONY: build demo test vet lint unit lab lab-tests install uninstall fuzz clean need need-lab
+
+# ---- The command -----------------------------------------------------------
+
+build:
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ipsec-quick ./cmd/ipsec-quick
+
+install: build
+	@install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(MANDIR)/man5' '$(DESTDIR)$(MANDIR)/man8'
+	install -m 755 bin/ipsec-quick '$(DESTDIR)$(PREFIX)/bin/ipsec-quick'
+	install -m 644 man/*.5 '$(DESTDIR)$(MANDIR)/man5/'
+	install -m 644 man/*.8 '$(DESTDIR)$(MANDIR)/man8/'
+
+uninstall:
+	@rm -f '$(DESTDIR)$(PREFIX)/bin/ipsec-quick'
+	for page in $(notdir $(PAGES)); do
+		rm -f '$(DESTDIR)$(MANDIR)'/man[58]/"$$page"
+	done
+
+demo: build
+	@examples/demo
+
+# ---- Tests -----------------------------------------------------------------
+
+test:
+	@$(MAKE) --no-print-directory need need-lab
+	$(MAKE) --no-print-directory vet
+	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory unit
+	$(MAKE) --no-print-directory lab
+
+# The race detector needs a C compiler, the linters of pages and scripts are
+# programs of their own, and unit tests of apply/xfrm make namespaces.
+need:
+	@.ci/need gcc=gcc /usr/include/stdlib.h=libc6-dev mandoc=mandoc shellcheck=shellcheck ip=iproute2
+
+# Builds the lab's root the first time.
+need-lab:
+	@test/lab/setup
+
+vet:
+	@echo '== vet'
+	$(GO) vet ./...
+	$(GO) vet -tags lab ./...
+
+$(CACHE_DIR)/%/golangci-lint:
+	@echo 'building golangci-lint $(LINT_VERSION) (minutes, once)'
+	GOBIN='$(@D)' CGO_ENABLED=0 $(GO) install -trimpath github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+lint: $(LINT)
+	@echo '== lint'
+	$(LINT) run ./...
+	test -z "$$(gofmt -l . | tee /dev/stderr)"
+	mandoc -Tlint -Wstyle $(PAGES)
+	shellcheck -x -e SC2054 $(SCRIPTS)
+
+unit:
+	@echo '== unit tests'
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+# The tests that need root, a kernel with ESP and strongSwan. They are compiled
+# here and run in the lab, a VM where this kernel has no ESP.
+lab: lab-tests
+	@echo '== lab: the data plane of the kernel'
+	test/lab/run -t $(LABTIME) bin/xfrm.test -test.failfast
+	echo '== lab: tunnels to strongSwan'
+	test/lab/run -t $(LABTIME) bin/lab.test
+	echo '== lab: the demo'
+	test/lab/run -t 300 examples/demo
+
+lab-tests: build
+	@CGO_ENABLED=0 $(GO) test -c -tags lab -o bin/xfrm.test ./apply/xfrm
+	CGO_ENABLED=0 $(GO) test -c -tags lab -o bin/lab.test ./test
+
+fuzz:
+	@for package in $$($(GO) list ./...); do
+		for target in $$($(GO) test -list '^Fuzz' "$$package" | grep '^Fuzz' || true); do
+			echo "== $$package $$target"
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package"
+		done
+	done
+
+clean:
+	@rm -rf bin
