@@ -9,9 +9,11 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
+	"embed"
+	"encoding/pem"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 
 	"ipsec-quick/test/harness"
@@ -201,18 +203,25 @@ func pair(t *testing.T, generate func() (crypto.Signer, error)) (a, b crypto.Sig
 	return a, b
 }
 
-// rsaKeys are made once: under emulation each takes seconds.
-var rsaKeys struct {
-	sync.Mutex
-	a, b crypto.Signer
-}
+// rsaKeys are two keys that serve nobody else; to make one takes half a minute
+// under emulation.
+//
+//go:embed testdata/rsa-a.key testdata/rsa-b.key
+var rsaKeys embed.FS
 
 func newRSA(t *testing.T) (a, b crypto.Signer) {
 	t.Helper()
-	rsaKeys.Lock()
-	defer rsaKeys.Unlock()
-	if rsaKeys.a == nil {
-		rsaKeys.a, rsaKeys.b = pair(t, func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+	read := func(name string) crypto.Signer {
+		text, err := rsaKeys.ReadFile("testdata/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		block, _ := pem.Decode(text)
+		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key.(*rsa.PrivateKey)
 	}
-	return rsaKeys.a, rsaKeys.b
+	return read("rsa-a.key"), read("rsa-b.key")
 }
