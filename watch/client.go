@@ -1,0 +1,109 @@
+package watch
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"ipsec-quick/conf"
+)
+
+// askTimeout is how long the commands wait for a loop to say something.
+const askTimeout = 2 * time.Second
+
+// Tunnels are the names of all tunnels that are up, in the order of the alphabet.
+func Tunnels(root string) ([]string, error) {
+	if root == "" {
+		root = RunDir
+	}
+	return tunnels(root)
+}
+
+// Get is the status of one tunnel: from its loop or, where that is dead or does
+// not answer, from the state that it left. The error is ErrNotUp if there is no
+// such tunnel.
+func Get(root, name string, open DataplaneOpener) (*Status, error) {
+	if root == "" {
+		root = RunDir
+	}
+	d := newDir(root, name)
+	r, err := askAgain(d, &request{Verb: verbStatus}, askTimeout)
+	switch {
+	case err == nil && r.Status != nil:
+		return r.Status, nil
+	case err == nil:
+		return nil, errors.New("the loop gives no status: " + r.Error)
+	case errors.Is(err, ErrNoLoop):
+		return lastKnown(d, 0, open)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		pid, _ := d.pid()
+		return lastKnown(d, pid, open)
+	}
+	return nil, err
+}
+
+// lastKnown is the status by the state file.
+func lastKnown(d *dir, pid int, open DataplaneOpener) (*Status, error) {
+	f, err := d.facts()
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, ErrNotUp
+	}
+	if err != nil {
+		return nil, err
+	}
+	bare := &Status{Tunnel: d.name, Dataplane: f.Dataplane, WatchPID: pid, Peers: []PeerStatus{}}
+	t, err := conf.Load(f.Path)
+	if err != nil {
+		return bare, nil // the file is not what it was; the rest is still true
+	}
+	core, err := restore(coreConfig(t), d)
+	if err != nil {
+		return bare, nil
+	}
+	if open == nil {
+		open = OpenDataplane
+	}
+	dp, err := open(t)
+	if err != nil {
+		dp = nil // then there are no counters
+	} else {
+		defer dp.Close()
+	}
+	s := describe(t, core, dp, time.Now())
+	s.Dataplane, s.WatchPID = f.Dataplane, pid
+	return s, nil
+}
+
+// Rekey gives a tunnel's Child SAs new keys, or its IKE SAs, with one peer or
+// with all, and waits for it.
+func Rekey(root, name, peer string, ikeSA bool) error {
+	if root == "" {
+		root = RunDir
+	}
+	r, err := askAgain(newDir(root, name), &request{Verb: verbRekey, Peer: peer, IKE: ikeSA}, rekeyTimeout+askTimeout)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &NoAnswer{After: rekeyTimeout, Peers: []string{name}, Last: errors.New("the loop does not answer")}
+	case err != nil:
+		return err
+	case r.TimedOut:
+		return fmt.Errorf("%w: %s", ErrNoAnswer, r.Error)
+	case r.Error != "":
+		return errors.New(r.Error)
+	}
+	return nil
+}
+
+// askAgain asks until it is answered, while the loop is on its way from `up` to
+// the background.
+func askAgain(d *dir, req *request, timeout time.Duration) (*response, error) {
+	for giveUp := time.Now().Add(handoverTimeout); ; {
+		r, err := ask(d, req, timeout, nil)
+		_, starting := d.pid()
+		if !errors.Is(err, ErrNoLoop) || !starting || time.Now().After(giveUp) {
+			return r, err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}

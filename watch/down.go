@@ -1,0 +1,256 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ipsec-quick/apply"
+	"ipsec-quick/conf"
+)
+
+const (
+	// frozenAfter is how long `down` waits for a loop to say anything.
+	frozenAfter = closeTimeout + 2*time.Second
+	// endTimeout is how long a process may take to end once it has answered, or
+	// was killed.
+	endTimeout = 5 * time.Second
+	// handoverTimeout is how long a loop may be on its way from `up` to the
+	// background, and its socket belong to nobody.
+	handoverTimeout = 2 * time.Second
+)
+
+// DownOptions are those of Down.
+type DownOptions struct {
+	Name   string
+	Change func(command string) // gets each change to this host; may be nil
+	Log    *slog.Logger
+
+	Dir       string          // empty: RunDir
+	Dataplane DataplaneOpener // nil: OpenDataplane
+}
+
+// Down takes a tunnel down and leaves nothing: it asks the loop, and does it
+// itself where that is dead or frozen. The error is ErrNotUp if there is no such
+// tunnel.
+func Down(o DownOptions) error {
+	if o.Dir == "" {
+		o.Dir = RunDir
+	}
+	if o.Dataplane == nil {
+		o.Dataplane = OpenDataplane
+	}
+	if o.Change == nil {
+		o.Change = func(string) {}
+	}
+	d := newDir(o.Dir, o.Name)
+	giveUp := time.Now().Add(handoverTimeout)
+	for {
+		process := openProcess(d)
+		r, err := ask(d, &request{Verb: verbClose}, frozenAfter, o.Change)
+		switch {
+		case err == nil && r.Error != "":
+			process.close()
+			return errors.New(r.Error)
+		case err == nil:
+			defer process.close()
+			return process.waitEnd()
+		case errors.Is(err, ErrNotUp):
+			process.close()
+			return err
+		}
+		held, lerr := reenter(o.Dir, o.Name)
+		if lerr == nil {
+			process.close()
+			return downDead(&o, held)
+		}
+		var running *Running
+		if !errors.As(lerr, &running) {
+			process.close()
+			return lerr
+		}
+		frozen := errors.Is(err, os.ErrDeadlineExceeded)
+		if frozen || time.Now().After(giveUp) {
+			o.Log.Warn("the loop does not answer; ending it", "pid", running.PID, "err", err)
+			err = process.kill(d)
+			process.close()
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		process.close()
+		time.Sleep(20 * time.Millisecond) // it is being handed to the background
+	}
+}
+
+// downDead takes down a tunnel whose loop has died. Where that is possible the
+// loop is revived for it, so that the peers are told.
+func downDead(o *DownOptions, d *dir) error {
+	defer d.release()
+	f, err := d.facts()
+	if err != nil {
+		// It died before it had done anything.
+		o.Log.Debug("down", "err", err)
+		return d.remove()
+	}
+	t, err := conf.Load(f.Path)
+	if err != nil {
+		o.Log.Warn("the tunnel file cannot be read any more, so the peers are not told", "err", err)
+		t = &conf.Tunnel{Name: o.Name, Dataplane: f.Dataplane}
+	}
+	dp, derr := o.Dataplane(t)
+	if derr != nil {
+		return derr
+	}
+	if err == nil {
+		l, rerr := reviveToClose(o, d, f, t, dp)
+		if rerr == nil {
+			l.close(nil, nil)
+			rerr = l.run(context.Background(), forever)
+			l.release()
+			if errors.Is(rerr, errClosed) {
+				return nil
+			}
+			return rerr
+		}
+		o.Log.Warn("the peers are not told", "err", rerr)
+		if dp, derr = o.Dataplane(t); derr != nil {
+			return derr
+		}
+	}
+	defer dp.Close()
+	return undoJournal(d, dp, f, o.Change)
+}
+
+// reviveToClose opens the loop of a dead one; dp is closed if that fails.
+func reviveToClose(o *DownOptions, d *dir, f *facts, t *conf.Tunnel, dp apply.Dataplane) (*loop, error) {
+	p := parts{tunnel: t, dir: d, facts: f, dp: dp, log: o.Log, obs: &changeObserver{NewLogObserver(o.Log), o.Change}}
+	var err error
+	if p.sockets, err = bindSockets(t.Port, t.NATPort); err == nil {
+		if err = p.sockets.prepare(dp); err == nil {
+			err = p.listen()
+		}
+	}
+	if err != nil {
+		p.drop()
+		return nil, err
+	}
+	l, err := open(p, true)
+	switch {
+	case err != nil && l != nil:
+		l.release()
+	case err != nil:
+		p.drop()
+	}
+	return l, err
+}
+
+// changeObserver passes changes on and logs the rest.
+type changeObserver struct {
+	Observer
+	change func(string)
+}
+
+// Change passes a change on.
+func (c *changeObserver) Change(command string) { c.change(command) }
+
+// undoJournal removes what the journal names, and the directory.
+func undoJournal(d *dir, dp apply.Dataplane, f *facts, change func(string)) error {
+	journal, err := apply.OpenJournal(d.file(fileJournal), dp, change)
+	if err != nil {
+		return err
+	}
+	if err = journal.Undo(); err == nil && f != nil {
+		err = removeLeft(dp, reqIDsOf(f))
+	}
+	if err != nil {
+		return fmt.Errorf("not all could be removed, `down` may be repeated: %w", err)
+	}
+	return d.remove()
+}
+
+// process is the one that has a tunnel's lock, by a descriptor that stays its
+// own even if its number is given to another.
+type process struct{ pid, fd int }
+
+// openProcess finds it; its fd is -1 if it has ended.
+func openProcess(d *dir) process {
+	pid, _ := d.pid()
+	if pid <= 0 {
+		return process{0, -1}
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		fd = -1
+	}
+	return process{pid, fd}
+}
+
+func (p process) close() {
+	if p.fd >= 0 {
+		_ = unix.Close(p.fd)
+	}
+}
+
+// waitEnd waits until the process has ended. One of ours (`up` in this process,
+// as tests do) does not end.
+func (p process) waitEnd() error {
+	if p.fd < 0 || p.pid == os.Getpid() {
+		return nil
+	}
+	end := time.Now().Add(endTimeout)
+	for {
+		left := time.Until(end)
+		if left <= 0 {
+			return fmt.Errorf("process %d does not end", p.pid)
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("poll", err)
+		}
+		if n > 0 {
+			return nil
+		}
+	}
+}
+
+// kill ends the process by force, once it is sure that it is the loop.
+func (p process) kill(d *dir) error {
+	if p.fd < 0 {
+		return nil // it has ended
+	}
+	if p.pid == os.Getpid() || !hasOpen(p.pid, d.file(fileLock)) {
+		return fmt.Errorf("process %d has not the lock %s; end whoever has (`lslocks`)", p.pid, d.file(fileLock))
+	}
+	if err := unix.PidfdSendSignal(p.fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return os.NewSyscallError("kill", err)
+	}
+	return p.waitEnd()
+}
+
+// hasOpen reports whether a process has a file open.
+func hasOpen(pid int, path string) bool {
+	want, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	folder := filepath.Join("/proc", strconv.Itoa(pid), "fd")
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		if got, err := os.Stat(filepath.Join(folder, e.Name())); err == nil && os.SameFile(want, got) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,282 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"ipsec-quick/apply"
+	"ipsec-quick/conf"
+	"ipsec-quick/ike"
+	"ipsec-quick/ike/wire"
+)
+
+// endpoint is what the loop uses of ike.Endpoint.
+type endpoint interface {
+	Step(now time.Time, ev ike.Event) []ike.Action
+	NextDeadline() time.Time
+	Snapshot() ([]byte, error)
+	Owns(spi wire.SPI) bool
+	LocalSPIs() []wire.SPI
+	Accepts(ike.Claim) bool
+	Status() []ike.PeerStatus
+	Stats() ike.Stats
+}
+
+// An Observer is told what a loop does, from the loop's goroutine.
+type Observer interface {
+	Report(ike.Report)     // an exchange
+	Change(command string) // a change to this host as its iproute2 equivalent
+	Established(peer string)
+	Lost(ike.Lost)
+}
+
+const (
+	// reconcileEvery is how often the data plane's SAs are compared with ours
+	// although no event said that events were lost.
+	reconcileEvery = time.Minute
+	// leastWait keeps a deadline that does not move from taking all of a CPU.
+	leastWait = time.Millisecond
+	// datagramQueue is how many datagrams may wait in this process; the kernel
+	// queues more.
+	datagramQueue = 64
+)
+
+// loop is a tunnel at work. Its fields belong to the goroutine that calls run,
+// but for those that are channels or never change.
+type loop struct {
+	ctx    context.Context // ends the loop's helpers
+	cancel context.CancelFunc
+
+	tunnel  *conf.Tunnel
+	dir     *dir
+	facts   *facts
+	core    endpoint
+	dp      apply.Dataplane
+	journal *apply.Journal
+	sockets *sockets
+	hand    *handover
+	control *control
+	obs     Observer
+	log     *slog.Logger
+	now     func() time.Time
+
+	in      inbox
+	answers chan answer // from the resolver
+	calls   chan func() // from other goroutines, to run in the loop's
+
+	peers   map[string]*peer
+	byReqID map[uint32]*peer
+	protect map[apply.Selector]apply.Policy // Protect policies that are installed
+	spis    map[wire.SPI]bool               // registered in dirSPI
+	queue   []ike.Event
+	drops   handoverDrops
+	offers  atomic.Int32 // claims that other tunnels are being asked about
+
+	unsaved     bool  // the state file is older than the core
+	fault       error // the data plane cannot carry what was negotiated
+	closing     *closing
+	rekeys      []*rekeyWait
+	reconcileAt time.Time
+	watchdog    *watchdog
+}
+
+// peer is what the loop knows of one peer besides the core.
+type peer struct {
+	conf      *conf.Peer
+	reqID     uint32
+	addresses []netip.Addr // of the endpoint; empty: not known
+	attempt   int          // how many of them were tried
+	looking   bool         // a lookup is under way
+	wanted    bool         // the core waits for it
+	refreshAt time.Time
+
+	local, remote netip.Addr     // outer addresses; zero: not known
+	guards        []apply.Policy // installed
+	up            bool           // established
+	lastErr       error
+}
+
+// named reports whether the endpoint has to be looked up.
+func (p *peer) named() bool { return p.conf.Endpoint.Host != "" && !p.conf.Endpoint.Addr.IsValid() }
+
+// errDataplaneGone: nothing would tell us of expires any more.
+var errDataplaneGone = errors.New("the data plane's events ended")
+
+// push queues an event for the core.
+func (l *loop) push(ev ike.Event) { l.queue = append(l.queue, ev) }
+
+// settle gives the core all queued events, and carries out what it says.
+func (l *loop) settle() {
+	for len(l.queue) > 0 {
+		ev := l.queue[0]
+		l.queue = l.queue[1:]
+		actions := l.core.Step(l.now(), ev)
+		l.register() // before anything is sent that an answer could come to
+		for _, a := range actions {
+			l.carryOut(a)
+		}
+	}
+	l.queue = nil
+	l.answerRekeys()
+}
+
+// run serves until over says so, the context ends, or a command closes the
+// tunnel (errClosed).
+func (l *loop) run(ctx context.Context, over func() (bool, error)) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		l.settle()
+		if l.closing != nil {
+			if done, err := l.closeStep(); done {
+				return err
+			}
+		} else if stop, err := over(); stop {
+			return err
+		}
+		timer.Reset(l.wait())
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case d := <-l.in.out:
+			l.route(d, true)
+		case d := <-l.hand.in:
+			l.route(d, false)
+		case ev, ok := <-l.dp.Events():
+			if !ok {
+				return errDataplaneGone
+			}
+			l.happened(ev)
+		case a := <-l.answers:
+			l.answered(a)
+		case call := <-l.calls:
+			call()
+		case <-timer.C:
+			l.tick()
+		}
+	}
+}
+
+// forever is the end condition of a loop that has none.
+func forever() (bool, error) { return false, nil }
+
+// wait is how long there is nothing to do unless something happens.
+func (l *loop) wait() time.Duration {
+	now := l.now()
+	wake := l.reconcileAt
+	for _, t := range []time.Time{l.core.NextDeadline(), l.nextRefresh(), l.rekeyDeadline(), l.closeDeadline(), l.watchdog.next()} {
+		if !t.IsZero() && t.Before(wake) {
+			wake = t
+		}
+	}
+	return max(wake.Sub(now), leastWait)
+}
+
+// tick does what is due.
+func (l *loop) tick() {
+	now := l.now()
+	if d := l.core.NextDeadline(); !d.IsZero() && !d.After(now) {
+		l.push(ike.Tick{})
+	}
+	if !l.reconcileAt.After(now) {
+		l.reconcile()
+	}
+	l.refresh(now)
+	l.watchdog.kick(now)
+}
+
+// call runs f in the loop's goroutine and waits for it. It returns false if the
+// loop has ended.
+func (l *loop) call(f func()) bool {
+	done := make(chan struct{})
+	select {
+	case l.calls <- func() { f(); close(done) }:
+	case <-l.ctx.Done():
+		return false
+	}
+	select {
+	case <-done:
+		return true
+	case <-l.ctx.Done():
+		return false
+	}
+}
+
+// happened turns the data plane's events into the core's.
+func (l *loop) happened(ev apply.Event) {
+	switch ev := ev.(type) {
+	case apply.Expire:
+		l.log.Debug("expire", "spi", fmt.Sprintf("%08x", ev.SPI), "dst", ev.Dst, "hard", ev.Hard)
+		l.push(ike.Expire{Child: ike.ChildID{Dst: ev.Dst, SPI: ev.SPI}, Hard: ev.Hard})
+	case apply.Acquire:
+		if p := l.byReqID[ev.ReqID]; p != nil {
+			l.log.Debug("acquire", "peer", p.conf.Name, "packet", ev.Packet)
+			l.push(ike.Acquire{Peer: p.conf.Name})
+		}
+	case apply.Mapping:
+		l.push(ike.Mapping{Child: ike.ChildID{Dst: ev.Dst, SPI: ev.SPI}, Remote: ev.New})
+	case apply.Overrun:
+		l.log.Warn("the data plane's events came faster than they were read; comparing")
+		l.reconcile()
+	}
+}
+
+// pending are the peers that `up` waits for.
+func (l *loop) pending() []string {
+	var names []string
+	for i := range l.tunnel.Peers {
+		p := l.peers[l.tunnel.Peers[i].Name]
+		if p.conf.Start == conf.StartNow && !p.up {
+			names = append(names, p.conf.Name)
+		}
+	}
+	return names
+}
+
+// stop ends the loop as if it had died, but for datagrams that were read: the
+// core gets them still. What the core knows is in the state file then.
+func (l *loop) stop() error {
+	l.sockets.stopReading()
+	l.hand.stopReading()
+	readers := make(chan struct{})
+	go func() {
+		l.in.done.Wait()
+		l.hand.done.Wait()
+		close(readers)
+	}()
+	for {
+		select {
+		case d := <-l.in.out:
+			l.route(d, true)
+		case d := <-l.hand.in:
+			l.route(d, false)
+		case <-readers:
+			for len(l.in.out) > 0 {
+				l.route(<-l.in.out, true)
+			}
+			for len(l.hand.in) > 0 {
+				l.route(<-l.hand.in, false)
+			}
+			l.settle()
+			return l.save()
+		}
+		l.settle()
+	}
+}
+
+// release frees what this process holds and leaves the tunnel as it is.
+func (l *loop) release() {
+	l.cancel()
+	close(l.in.stop)
+	l.control.close()
+	l.hand.close()
+	l.sockets.close()
+	l.in.done.Wait()
+	l.hand.done.Wait()
+	_ = l.journal.Close() // nothing in it is buffered
+}

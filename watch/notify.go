@@ -1,0 +1,61 @@
+package watch
+
+import (
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// notify tells systemd how we are (sd_notify(3)): READY=1, STATUS=..., STOPPING=1,
+// WATCHDOG=1. Without systemd it does nothing, and an answer there is none.
+func notify(lines ...string) {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	if strings.HasPrefix(path, "@") {
+		path = "\x00" + path[1:] // an abstract address
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_, _ = conn.Write([]byte(strings.Join(lines, "\n")))
+}
+
+// watchdog tells systemd that the loop turns (WatchdogSec= in systemd.service(5)).
+type watchdog struct {
+	every time.Duration
+	due   time.Time
+}
+
+// newWatchdog is nil when systemd does not ask for signs of life.
+func newWatchdog(now time.Time) *watchdog {
+	usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
+	if err != nil || usec <= 0 {
+		return nil
+	}
+	if pid := os.Getenv("WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
+		return nil
+	}
+	every := time.Duration(usec) * time.Microsecond / 2
+	return &watchdog{every: every, due: now}
+}
+
+func (w *watchdog) next() time.Time {
+	if w == nil {
+		return time.Time{}
+	}
+	return w.due
+}
+
+func (w *watchdog) kick(now time.Time) {
+	if w == nil || w.due.After(now) {
+		return
+	}
+	notify("WATCHDOG=1")
+	w.due = now.Add(w.every)
+}

@@ -1,0 +1,166 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"ipsec-quick/apply"
+	"ipsec-quick/apply/xfrm"
+	"ipsec-quick/conf"
+	"ipsec-quick/ike"
+	"ipsec-quick/ike/wire"
+)
+
+// A DataplaneOpener opens the data plane that a tunnel file asks for.
+type DataplaneOpener func(*conf.Tunnel) (apply.Dataplane, error)
+
+// OpenDataplane opens the kernel's data plane, and fails with an error of
+// package xfrm that says what the kernel lacks.
+func OpenDataplane(t *conf.Tunnel) (apply.Dataplane, error) {
+	if t.Dataplane == conf.DataplaneUserspace {
+		return nil, errNoUserspace
+	}
+	kernel, err := xfrm.New(needs(t)...)
+	if err != nil {
+		return nil, err // not a nil *Kernel in an interface
+	}
+	return kernel, nil
+}
+
+// parts are what a loop is made of. Whoever makes a loop owns them until open
+// has succeeded.
+type parts struct {
+	tunnel   *conf.Tunnel
+	dir      *dir
+	facts    *facts
+	dp       apply.Dataplane
+	sockets  *sockets
+	listener *net.UnixListener
+	handover *net.UnixConn
+	obs      Observer
+	log      *slog.Logger
+}
+
+// listen makes the two unix sockets of a tunnel.
+func (p *parts) listen() error {
+	var err error
+	if p.listener, err = listenControl(p.dir.file(fileControl)); err != nil {
+		return fmt.Errorf("control socket: %w", err)
+	}
+	if p.handover, err = listenHandover(p.dir.file(fileHandover)); err != nil {
+		return fmt.Errorf("handover socket: %w", err)
+	}
+	return nil
+}
+
+// drop closes what is there.
+func (p *parts) drop() {
+	if p.sockets != nil {
+		p.sockets.close()
+	}
+	if p.listener != nil {
+		_ = p.listener.Close()
+	}
+	if p.handover != nil {
+		_ = p.handover.Close()
+	}
+	if p.dp != nil {
+		_ = p.dp.Close()
+	}
+}
+
+// open makes a loop and starts it: the guards are in place, the core has begun.
+// With leftovers a loop was here before, and its state is taken over; that is the
+// same whether it died or was stopped a millisecond ago.
+func open(p parts, leftovers bool) (*loop, error) {
+	l := &loop{
+		tunnel: p.tunnel, dir: p.dir, facts: p.facts, dp: p.dp, sockets: p.sockets,
+		obs: p.obs, log: p.log, now: time.Now,
+		in:      inbox{out: make(chan ike.Datagram, datagramQueue), stop: make(chan struct{})},
+		answers: make(chan answer), calls: make(chan func()),
+		peers: map[string]*peer{}, byReqID: map[uint32]*peer{},
+		protect: map[apply.Selector]apply.Policy{}, spis: map[wire.SPI]bool{},
+		control: newControl(p.listener),
+	}
+	var err error
+	if l.hand, err = newHandover(p.handover); err != nil {
+		return nil, err
+	}
+	if l.journal, err = apply.OpenJournal(p.dir.file(fileJournal), p.dp, l.changed); err != nil {
+		return nil, err
+	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	now := l.now()
+	l.reconcileAt = now.Add(reconcileEvery)
+	for i := range p.tunnel.Peers {
+		c := &p.tunnel.Peers[i]
+		q := &peer{conf: c, reqID: p.facts.ReqIDs[c.Name], refreshAt: now}
+		if c.Endpoint.Addr.IsValid() {
+			q.addresses = append(q.addresses, c.Endpoint.Addr)
+		}
+		l.peers[c.Name], l.byReqID[q.reqID] = q, q
+	}
+	if err := l.begin(leftovers); err != nil {
+		return l, err
+	}
+	return l, nil
+}
+
+// begin takes over what was there, sets the guards and starts the core.
+func (l *loop) begin(leftovers bool) error {
+	if err := l.registered(); err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	}
+	restored := l.makeCore(leftovers)
+	if leftovers {
+		if err := l.recover(restored); err != nil {
+			return err
+		}
+	} else if err := l.guardAll(); err != nil {
+		return err
+	}
+	l.push(ike.Tick{})
+	l.settle()
+	l.sockets.readAll(&l.in)
+	l.hand.start()
+	l.control.serve(l)
+	return l.fault
+}
+
+// makeCore restores the core or makes a new one. A state that cannot be read is
+// no reason to leave the tunnel down: the peers learn by INITIAL_CONTACT.
+func (l *loop) makeCore(leftovers bool) (restored bool) {
+	cfg := coreConfig(l.tunnel)
+	if leftovers {
+		core, err := restore(cfg, l.dir)
+		if err == nil {
+			l.core = core
+			return true
+		}
+		if !errors.Is(err, errNoState) {
+			l.log.Warn("starting over without what was negotiated before", "err", err)
+		}
+	}
+	l.core = ike.New(cfg)
+	return false
+}
+
+// guardAll sets the guards of all peers, for the addresses that are known.
+func (l *loop) guardAll() error {
+	for i := range l.tunnel.Peers {
+		p := l.peers[l.tunnel.Peers[i].Name]
+		if !p.remote.IsValid() && len(p.addresses) > 0 {
+			if local, err := l.localFor(p, p.addresses[0]); err == nil {
+				p.local, p.remote = local, p.addresses[0]
+			}
+		}
+		if err := l.setGuards(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}

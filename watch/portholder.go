@@ -1,0 +1,118 @@
+package watch
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// udpInodes are the sockets of this network namespace that are bound to a local
+// UDP port, by inode (Documentation/networking/proc_net_tcp.rst; udp alike).
+func udpInodes(port uint16) []uint64 {
+	var inodes []uint64
+	for _, name := range []string{"/proc/self/net/udp", "/proc/self/net/udp6"} {
+		f, err := os.Open(name)
+		if err != nil {
+			continue // IPv6 may be off
+		}
+		suffix := fmt.Sprintf(":%04X", port)
+		lines := bufio.NewScanner(f)
+		for lines.Scan() {
+			fields := strings.Fields(lines.Text())
+			if len(fields) < 10 || !strings.HasSuffix(fields[1], suffix) {
+				continue
+			}
+			if inode, err := strconv.ParseUint(fields[9], 10, 64); err == nil && inode != 0 {
+				inodes = append(inodes, inode)
+			}
+		}
+		_ = f.Close()
+	}
+	return inodes
+}
+
+// socketsOf are the inodes of the sockets that a process has open.
+func socketsOf(pid int) []uint64 {
+	folder := filepath.Join("/proc", strconv.Itoa(pid), "fd")
+	entries, _ := os.ReadDir(folder) // the process may have ended, or be another user's
+	var inodes []uint64
+	for _, e := range entries {
+		target, err := os.Readlink(filepath.Join(folder, e.Name()))
+		if err != nil {
+			continue
+		}
+		digits, isSocket := strings.CutPrefix(target, "socket:[")
+		if !isSocket {
+			continue
+		}
+		if inode, err := strconv.ParseUint(strings.TrimSuffix(digits, "]"), 10, 64); err == nil {
+			inodes = append(inodes, inode)
+		}
+	}
+	return inodes
+}
+
+// holder looks for a process that has one of the sockets open.
+func holder(inodes []uint64) (pid int, name string) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0, ""
+	}
+	for _, e := range entries {
+		n, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		for _, inode := range socketsOf(n) {
+			if slices.Contains(inodes, inode) {
+				return n, processName(n)
+			}
+		}
+	}
+	return 0, ""
+}
+
+// processName is the program of a process: its command's file name, or what the
+// kernel calls it.
+func processName(pid int) string {
+	folder := filepath.Join("/proc", strconv.Itoa(pid))
+	if line, err := os.ReadFile(filepath.Join(folder, "cmdline")); err == nil {
+		if command, _, _ := strings.Cut(string(line), "\x00"); command != "" {
+			return filepath.Base(command)
+		}
+	}
+	comm, _ := os.ReadFile(filepath.Join(folder, "comm")) // it may have ended meanwhile
+	return strings.TrimSpace(string(comm))
+}
+
+// portHeld is the error for a port that cannot be bound.
+func portHeld(port uint16) *PortHeld {
+	pid, name := holder(udpInodes(port))
+	return &PortHeld{Port: port, PID: pid, Name: name}
+}
+
+// foreignHolder looks whether a port that we could bind, because SO_REUSEPORT
+// allows it, is shared with a program that is not ours: it would take a part of
+// our datagrams. ours are the processes whose sockets are welcome there.
+func foreignHolder(port uint16, ours []int) *PortHeld {
+	inodes := udpInodes(port)
+	for _, pid := range ours {
+		if len(inodes) == 0 {
+			return nil
+		}
+		mine := socketsOf(pid)
+		inodes = slices.DeleteFunc(inodes, func(i uint64) bool { return slices.Contains(mine, i) })
+	}
+	if len(inodes) == 0 {
+		return nil
+	}
+	pid, name := holder(inodes)
+	if pid == 0 {
+		return nil // closed meanwhile, or somebody's who hides it; the bind was allowed
+	}
+	return &PortHeld{Port: port, PID: pid, Name: name}
+}

@@ -1,0 +1,132 @@
+package watch
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"ipsec-quick/ike"
+)
+
+// maxDatagram is the largest UDP payload.
+const maxDatagram = 65535
+
+// nonESP is what tells IKE from ESP on the NAT port (RFC 3948, Section 2.2).
+var nonESP = []byte{0, 0, 0, 0}
+
+// traffic counts what the readers drop.
+type traffic struct {
+	esp    atomic.Uint64 // ESP in UDP that no kernel took: there is no SA for it
+	runt   atomic.Uint64 // too short for anything
+	noAddr atomic.Uint64 // without the address that it was sent to
+}
+
+// inbox is where the readers put IKE messages.
+type inbox struct {
+	out   chan ike.Datagram
+	stop  chan struct{} // closed: nobody takes them any more
+	drops traffic
+	done  sync.WaitGroup
+}
+
+// readAll starts a reader for each socket.
+func (s *sockets) readAll(in *inbox) {
+	for i, conn := range s.conns {
+		if conn == nil {
+			continue
+		}
+		port := s.ports[0]
+		if slot(i).nat() {
+			port = s.ports[1]
+		}
+		in.done.Go(func() { in.read(conn, port, slot(i).nat()) })
+	}
+}
+
+// read reads until the socket has a deadline or is closed.
+func (in *inbox) read(conn *net.UDPConn, port uint16, nat bool) {
+	buf, control := make([]byte, maxDatagram), make([]byte, 256)
+	for {
+		n, nc, _, from, err := conn.ReadMsgUDPAddrPort(buf, control)
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+		if err != nil {
+			continue // an ICMP error for something sent before
+		}
+		data := buf[:n]
+		if nat {
+			switch {
+			case n == 1 && data[0] == 0xff: // a keepalive (RFC 3948, Section 2.3)
+				continue
+			case n < len(nonESP):
+				in.drops.runt.Add(1)
+				continue
+			case !bytes.HasPrefix(data, nonESP):
+				in.drops.esp.Add(1)
+				continue
+			}
+			data = data[len(nonESP):]
+		}
+		local := destination(control[:nc])
+		if !local.IsValid() {
+			in.drops.noAddr.Add(1)
+			continue
+		}
+		d := ike.Datagram{
+			Local:  netip.AddrPortFrom(local, port),
+			Remote: netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port()),
+			NATT:   nat,
+			Data:   bytes.Clone(data),
+		}
+		if !in.put(d) {
+			return
+		}
+	}
+}
+
+// put waits for the loop: what it does not get to, the kernel queues and then
+// drops.
+func (in *inbox) put(d ike.Datagram) bool {
+	select {
+	case in.out <- d:
+		return true
+	case <-in.stop:
+		return false
+	}
+}
+
+// destination is the address that a datagram was sent to (ip(7) IP_PKTINFO,
+// ipv6(7) IPV6_RECVPKTINFO).
+func destination(control []byte) netip.Addr {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return netip.Addr{}
+	}
+	for _, m := range messages {
+		switch {
+		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= unix.SizeofInet4Pktinfo:
+			return netip.AddrFrom4([4]byte(m.Data[8:12])) // struct in_pktinfo: ipi_addr
+		case m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= unix.SizeofInet6Pktinfo:
+			return netip.AddrFrom16([16]byte(m.Data[:16])) // struct in6_pktinfo: ipi6_addr
+		}
+	}
+	return netip.Addr{}
+}
+
+// sourceControl makes the kernel send from an address.
+func sourceControl(local netip.Addr) []byte {
+	switch {
+	case !local.IsValid() || local.IsUnspecified():
+		return nil
+	case local.Is4():
+		return unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: local.As4()})
+	}
+	return unix.PktInfo6(&unix.Inet6Pktinfo{Addr: local.As16()})
+}

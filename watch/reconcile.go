@@ -1,0 +1,208 @@
+package watch
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"ipsec-quick/apply"
+	"ipsec-quick/ike"
+)
+
+// reqIDs are those of all peers, also of ones that the tunnel file has no more.
+func (l *loop) reqIDs() []uint32 { return reqIDsOf(l.facts) }
+
+func reqIDsOf(f *facts) []uint32 {
+	ids := make([]uint32, 0, len(f.ReqIDs))
+	for _, id := range f.ReqIDs {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// list is what the data plane has of ours.
+func (l *loop) list() (map[ike.ChildID]apply.Installed, error) {
+	found, err := l.dp.List(l.reqIDs())
+	if err != nil {
+		return nil, err
+	}
+	sas := make(map[ike.ChildID]apply.Installed, len(found))
+	for _, s := range found {
+		sas[ike.ChildID{Dst: s.Dst, SPI: s.SPI}] = s
+	}
+	return sas, nil
+}
+
+// children are the core's Child SAs.
+func (l *loop) children() []ike.ChildStatus {
+	var all []ike.ChildStatus
+	for _, p := range l.core.Status() {
+		all = append(all, p.Children...)
+	}
+	return all
+}
+
+// reconcile makes up for events that were lost: an SA that is not there has
+// reached its hard limit, one that is over a soft limit is due.
+func (l *loop) reconcile() {
+	l.reconcileAt = l.now().Add(reconcileEvery)
+	sas, err := l.list()
+	if err != nil {
+		l.log.Error("cannot read the data plane's SAs", "err", err)
+		return
+	}
+	for _, c := range l.children() {
+		for _, id := range []ike.ChildID{c.Child.InID(), c.Child.OutID()} {
+			sa, ok := sas[id]
+			switch {
+			case !ok || sa.Larval:
+				if !c.Retiring { // a retiring one has its outbound SA removed
+					l.push(ike.Expire{Child: id, Hard: true})
+				}
+			case !c.Retiring && overSoft(sa.Usage, l.now()):
+				l.push(ike.Expire{Child: id})
+			}
+		}
+	}
+	l.forgetLapsed(sas)
+}
+
+// lateExpire is how long after a soft limit by time its event may still come.
+const lateExpire = 2 * time.Second
+
+// overSoft reports whether an SA has passed one of its soft limits, and it has
+// been long enough for an event to come.
+func overSoft(u apply.Usage, now time.Time) bool {
+	passed := func(since time.Time, limit time.Duration) bool {
+		return limit > 0 && !since.IsZero() && now.Sub(since) > limit+lateExpire
+	}
+	return u.Soft.Bytes > 0 && u.Bytes >= u.Soft.Bytes ||
+		u.Soft.Packets > 0 && u.Packets >= u.Soft.Packets ||
+		passed(u.Added, u.Soft.Time) || passed(u.Used, u.Soft.Use)
+}
+
+// forgetLapsed takes SPIs out of the journal that were reserved, never used, and
+// are free again.
+func (l *loop) forgetLapsed(sas map[ike.ChildID]apply.Installed) {
+	children := l.children()
+	for _, id := range l.journal.SAs() {
+		child := ike.ChildID{Dst: id.Dst, SPI: id.SPI}
+		if _, there := sas[child]; there || slices.ContainsFunc(children, func(c ike.ChildStatus) bool {
+			return c.Child.InID() == child || c.Child.OutID() == child
+		}) {
+			continue
+		}
+		if err := l.removeSA(child); err != nil {
+			l.log.Debug("journal", "err", err)
+		}
+	}
+}
+
+// recover brings the core, the data plane and the tunnel file together again.
+// If the core was not restored, all SAs are orphans.
+func (l *loop) recover(restored bool) error {
+	sas, err := l.list()
+	if err != nil {
+		return err
+	}
+	present := map[ike.ChildID]bool{}
+	for id, sa := range sas {
+		if !sa.Larval {
+			present[id] = true
+		}
+	}
+	for _, st := range l.core.Status() {
+		if p := l.peers[st.Name]; p != nil && st.Local.IsValid() && st.Remote.IsValid() {
+			p.local, p.remote = st.Local.Addr(), st.Remote.Addr()
+			p.up = isUp(st)
+		}
+	}
+	l.adoptPolicies()
+	if err := l.guardAll(); err != nil {
+		return err
+	}
+	if restored {
+		l.push(ike.Recovered{Present: present})
+		l.settle()
+	}
+	l.removeOrphans(sas)
+	for _, p := range l.peers {
+		p.up = false
+	}
+	for _, st := range l.core.Status() {
+		if p := l.peers[st.Name]; p != nil {
+			p.up = isUp(st)
+		}
+	}
+	l.reconcile()
+	return nil
+}
+
+// isUp reports whether a peer is established and has a Child SA.
+func isUp(st ike.PeerStatus) bool {
+	return (st.State == "established" || st.State == "rekeying") && len(st.Children) > 0
+}
+
+// adoptPolicies takes over the policies of a loop before us. Guards that fit no
+// peer's known addresses go to one whose address is not known: they stay until
+// it is.
+func (l *loop) adoptPolicies() {
+	var rest []apply.Policy
+	for _, policy := range l.journal.Policies() {
+		if !policy.Guard {
+			l.protect[policy.Selector] = policy
+			continue
+		}
+		owner := l.guardOwner(policy)
+		if owner == nil {
+			rest = append(rest, policy)
+			continue
+		}
+		owner.guards = append(owner.guards, policy)
+	}
+	for _, policy := range rest {
+		l.dropGuard(policy)
+	}
+}
+
+// guardOwner is the peer that wants a guard, or may want it.
+func (l *loop) guardOwner(policy apply.Policy) *peer {
+	var unknown *peer
+	for _, p := range l.peers {
+		want, err := guards(p)
+		if err != nil {
+			continue
+		}
+		if slices.ContainsFunc(want, func(w apply.Policy) bool { return w.Selector == policy.Selector }) {
+			return p
+		}
+		if !p.remote.IsValid() {
+			unknown = p
+		}
+	}
+	return unknown
+}
+
+// removeOrphans removes SAs that no Child SA knows of, and policies that send on
+// an SA which is not there.
+func (l *loop) removeOrphans(sas map[ike.ChildID]apply.Installed) {
+	known, sending := map[ike.ChildID]bool{}, map[uint32]bool{}
+	for _, c := range l.children() {
+		known[c.Child.InID()], known[c.Child.OutID()] = true, true
+		sending[c.Child.SPIOut] = true
+	}
+	for _, policy := range l.protect {
+		if !sending[policy.SPI] {
+			l.dropProtect(policy)
+		}
+	}
+	for id, sa := range sas {
+		if known[id] || sa.Larval {
+			continue
+		}
+		err := l.removeSA(id)
+		if err != nil && !errors.Is(err, apply.ErrAbsent) {
+			l.log.Error("cannot remove an SA that nobody knows", "err", err)
+		}
+	}
+}

@@ -1,0 +1,375 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"ipsec-quick/conf"
+	"ipsec-quick/ike"
+)
+
+// Options are those of Up.
+type Options struct {
+	Tunnel     *conf.Tunnel
+	Observer   Observer
+	Log        *slog.Logger
+	Timeout    time.Duration // for all start="now" peers to be established
+	KeepTrying bool          // an unreachable or unwilling peer is no failure
+	Foreground bool          // the loop stays in this process
+
+	Dir       string          // empty: RunDir
+	Dataplane DataplaneOpener // nil: OpenDataplane
+	Program   string          // to run in the background as `watch NAME`; empty: this one
+}
+
+// Result is what Up did.
+type Result struct {
+	PID     int      // of the process that runs the loop
+	Pending []string // peers that are not established; with KeepTrying alone
+	Revived bool     // the tunnel was up, and its loop had died
+}
+
+// Up brings a tunnel up. If it fails everything is undone, unless the tunnel was
+// up before. The error is a *Running if it is up already. In the foreground it
+// returns when the tunnel was taken down.
+func Up(ctx context.Context, o Options) (Result, error) {
+	if o.Dir == "" {
+		o.Dir = RunDir
+	}
+	if o.Dataplane == nil {
+		o.Dataplane = OpenDataplane
+	}
+	u := &upRun{o: o}
+	err := u.prepare()
+	if err == nil {
+		err = u.negotiate(ctx)
+	}
+	return u.result, err
+}
+
+// upRun is one run of Up.
+type upRun struct {
+	o         Options
+	parts     parts
+	leftovers bool // a loop was here before
+	revived   bool // and the tunnel was up
+	loop      *loop
+	spawned   chan spawned
+	result    Result
+}
+
+type spawned struct {
+	process *background
+	err     error
+}
+
+// prepare makes the loop. What it made is undone if it fails.
+func (u *upRun) prepare() (err error) {
+	t := u.o.Tunnel
+	p := &u.parts
+	*p = parts{tunnel: t, obs: u.o.Observer, log: u.o.Log}
+	if p.dir, err = enter(u.o.Dir, t.Name); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			u.undo()
+		}
+	}()
+	before, _ := p.dir.facts() // none, or half written: as if nothing was here
+	_, unfinished := p.dir.pid()
+	u.leftovers = before != nil
+	u.revived = u.leftovers && !unfinished
+	if err := p.dir.writePID(!u.revived); err != nil {
+		return err
+	}
+	if p.facts, err = newFacts(p.dir, t, before); err != nil {
+		return err
+	}
+	if p.sockets, err = bindSockets(t.Port, t.NATPort); err != nil {
+		return err
+	}
+	if err := p.listen(); err != nil {
+		return err
+	}
+	if !u.o.Foreground {
+		u.spawn()
+	}
+	if p.dp, err = u.o.Dataplane(t); err != nil {
+		return err
+	}
+	if p.facts.Dataplane != p.dp.Name() {
+		p.facts.Dataplane = p.dp.Name()
+		if err := p.dir.writeFacts(p.facts); err != nil {
+			return err
+		}
+	}
+	if err := p.sockets.prepare(p.dp); err != nil {
+		return err
+	}
+	u.loop, err = open(*p, u.leftovers)
+	return err
+}
+
+// newFacts are those of a tunnel that comes up.
+func newFacts(d *dir, t *conf.Tunnel, before *facts) (*facts, error) {
+	path, err := filepath.Abs(t.Path)
+	if err != nil {
+		return nil, err
+	}
+	f := &facts{Path: path, Netns: networkNamespace(), Dataplane: "kernel", Port: t.Port, NATPort: t.NATPort, Started: time.Now()}
+	var ids map[string]uint32
+	if before != nil {
+		ids, f.Guards, f.Started, f.Dataplane = before.ReqIDs, before.Guards, before.Started, before.Dataplane
+	}
+	f.ReqIDs = chooseReqIDs(t, ids, d.others(""))
+	return f, d.writeFacts(f)
+}
+
+// spawn starts the background process meanwhile.
+func (u *upRun) spawn() {
+	program := u.o.Program
+	if program == "" {
+		program = thisProgram()
+	}
+	p := u.parts
+	u.spawned = make(chan spawned, 1)
+	go func() {
+		process, err := spawn(program, &p)
+		u.spawned <- spawned{process, err}
+	}()
+}
+
+// thisProgram is our own file; /proc/self/exe where it was replaced meanwhile.
+func thisProgram() string {
+	path, err := os.Executable()
+	if err != nil || strings.HasSuffix(path, " (deleted)") {
+		return "/proc/self/exe"
+	}
+	return path
+}
+
+// abandon ends the background process before it begins.
+func (u *upRun) abandon() {
+	if u.spawned != nil {
+		(<-u.spawned).process.abandon()
+		u.spawned = nil
+	}
+}
+
+// undo takes back a start that failed, with or without a loop. A tunnel that was
+// up before stays as it was.
+func (u *upRun) undo() {
+	u.abandon()
+	p := &u.parts
+	defer p.dir.release()
+	if u.loop != nil {
+		defer u.loop.release()
+	} else {
+		defer p.drop()
+	}
+	if u.revived {
+		_ = p.dir.writePID(false) // the process that is named in it is dead either way
+		return
+	}
+	var err error
+	switch {
+	case u.loop != nil:
+		err = u.loop.teardown()
+	case p.dp != nil:
+		err = undoJournal(p.dir, p.dp, p.facts, u.o.Observer.Change)
+	case !u.leftovers:
+		err = p.dir.remove()
+	}
+	if err != nil {
+		u.o.Log.Error("not all could be undone", "err", err)
+	}
+}
+
+// negotiate runs the loop until the tunnel is up, and then leaves it to the
+// background.
+func (u *upRun) negotiate(ctx context.Context) error {
+	l := u.loop
+	u.lookForOthers()
+	err := u.wait(ctx)
+	keeps := u.revived || u.o.KeepTrying && l.fault == nil
+	var late *NoAnswer
+	var failed *Failed
+	switch {
+	case err == nil:
+	case errors.Is(err, errClosed):
+		u.abandon()
+		l.release()
+		u.parts.dir.release()
+		return errors.New("it was taken down meanwhile")
+	case keeps && (errors.As(err, &late) || errors.As(err, &failed)):
+		u.result.Pending = l.pending()
+		if u.o.KeepTrying {
+			err = nil
+		}
+	default:
+		u.fail()
+		return err
+	}
+	u.result.Revived = u.revived
+	if u.o.Foreground {
+		return u.stay(ctx)
+	}
+	if herr := u.handDown(); herr != nil {
+		return herr
+	}
+	return err
+}
+
+// wait runs the loop until all start="now" peers are established, one cannot
+// be, the time is over or a signal comes.
+func (u *upRun) wait(ctx context.Context) error {
+	l := u.loop
+	limited, cancel := context.WithTimeout(ctx, u.o.Timeout)
+	defer cancel()
+	err := l.run(limited, func() (bool, error) {
+		pending := l.pending()
+		if l.fault != nil {
+			return true, l.fault
+		}
+		for _, name := range pending {
+			if e := l.peers[name].lastErr; e != nil && decisive(e) && !u.o.KeepTrying && !u.revived {
+				return true, &Failed{Peer: name, Err: e}
+			}
+		}
+		return len(pending) == 0, nil
+	})
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		late := &NoAnswer{After: u.o.Timeout, Peers: l.pending(), Revived: u.revived}
+		for _, name := range late.Peers {
+			late.Last = l.peers[name].lastErr
+		}
+		return late
+	case errors.Is(err, context.Canceled):
+		return ErrInterrupted
+	}
+	return err
+}
+
+// decisive reports whether trying again would end the same way.
+func decisive(err error) bool {
+	var local *ike.LocalError
+	var dns *net.DNSError
+	return ike.Refused(err) || errors.As(err, &local) || errors.As(err, &dns) && dns.IsNotFound
+}
+
+// lookForOthers finds out, without keeping anybody waiting, whether a program
+// that is not ours shares the ports with us.
+func (u *upRun) lookForOthers() {
+	l := u.loop
+	if u.revived {
+		return
+	}
+	go func() {
+		ours := []int{os.Getpid()}
+		for name := range u.parts.dir.others("") {
+			if pid, _ := newDir(u.o.Dir, name).pid(); pid > 0 {
+				ours = append(ours, pid)
+			}
+		}
+		for _, port := range []uint16{u.o.Tunnel.Port, u.o.Tunnel.NATPort} {
+			if held := foreignHolder(port, ours); held != nil {
+				l.call(func() { l.fault = held })
+				return
+			}
+		}
+	}()
+}
+
+// fail ends an attempt: the peers that were established are told, everything is
+// undone. A tunnel that was up before stays up, without a loop.
+func (u *upRun) fail() {
+	u.abandon()
+	l := u.loop
+	defer u.parts.dir.release()
+	defer l.release()
+	if u.revived {
+		l.control.stopServing()
+		if err := l.stop(); err != nil {
+			u.o.Log.Error("the state may be old", "err", err)
+		}
+		return
+	}
+	l.close(nil, nil)
+	if err := l.run(context.Background(), forever); !errors.Is(err, errClosed) {
+		u.o.Log.Error("undo", "err", err)
+	}
+}
+
+// stay keeps the loop in this process until `down` or a signal, which both take
+// the tunnel down.
+func (u *upRun) stay(ctx context.Context) error {
+	l := u.loop
+	u.result.PID = os.Getpid()
+	defer u.parts.dir.release()
+	if err := u.parts.dir.writePID(false); err != nil {
+		u.o.Log.Error("pid file", "err", err)
+	}
+	l.obs = NewLogObserver(u.o.Log.With("tunnel", l.tunnel.Name))
+	l.watchdog = newWatchdog(l.now())
+	notify("READY=1", "STATUS="+u.summary())
+	err := l.run(ctx, forever)
+	if errors.Is(err, context.Canceled) {
+		notify("STOPPING=1")
+		l.close(nil, nil)
+		err = l.run(context.Background(), forever)
+	}
+	l.release()
+	if errors.Is(err, errClosed) {
+		return nil
+	}
+	return err
+}
+
+// summary is one line for systemctl status.
+func (u *upRun) summary() string {
+	if len(u.result.Pending) > 0 {
+		return "not established yet: " + strings.Join(u.result.Pending, ", ")
+	}
+	return fmt.Sprintf("up, peers: %d", len(u.o.Tunnel.Peers))
+}
+
+// handDown stops the loop here and lets the background process recover it. No
+// datagram is lost over it: the sockets are the same.
+func (u *upRun) handDown() error {
+	l := u.loop
+	s := <-u.spawned
+	u.spawned = nil
+	if s.err != nil {
+		u.fail()
+		return s.err
+	}
+	l.control.stopServing()
+	err := l.stop()
+	l.release()
+	defer u.parts.dir.release()
+	if err == nil {
+		err = s.process.takeOver()
+	}
+	if err == nil {
+		u.result.PID = s.process.pid
+		return nil
+	}
+	s.process.abandon()
+	if u.revived {
+		return err
+	}
+	dp, derr := u.o.Dataplane(u.o.Tunnel)
+	if derr == nil {
+		derr = errors.Join(undoJournal(u.parts.dir, dp, u.parts.facts, u.o.Observer.Change), dp.Close())
+	}
+	return errors.Join(err, derr)
+}
