@@ -130,5 +130,8 @@ func (Report) action()         {}
 // travel between processes of the same owner).
 type Claim struct {
 	Datagram Datagram
-	SA       []byte // empty for an IKE_SA_INIT request
+	SPI      wire.SPI // our SPI of that IKE SA; zero with an IKE_SA_INIT request
+	SA       []byte   // empty for an IKE_SA_INIT request
+	Request  []byte   // with SA: the payloads of the IKE_AUTH request, decrypted
+	First    wire.PayloadType
 }

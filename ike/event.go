@@ -69,8 +69,14 @@ type (
 		Err error
 	}
 	// Adopt is the other end of [Unclaimed]: a negotiation that began at another
-	// tunnel of this host. Endpoint.Accepts says beforehand whether it is ours.
+	// tunnel of this host. [Endpoint.Accepts] says beforehand whether it is ours.
 	Adopt struct{ Claim Claim }
+	// Claimed answers [Unclaimed]: whether another tunnel of this host adopted
+	// the half-open IKE SA. If not, the peer is told that it is refused.
+	Claimed struct {
+		SA      wire.SPI
+		Adopted bool
+	}
 )
 
 func (Datagram) event()      {}
@@ -87,3 +93,4 @@ func (Close) event()         {}
 func (SPIAllocated) event()  {}
 func (Installed) event()     {}
 func (Adopt) event()         {}
+func (Claimed) event()       {}

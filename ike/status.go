@@ -39,3 +39,57 @@ type Expires struct{ Soft, Hard uint64 }
 type Stats struct {
 	Malformed, UnknownSPI, BadIntegrity, BadMessageID, Replayed, Unexpected, Flooded uint64
 }
+
+// Status describes all peers in the order of the configuration.
+func (e *Endpoint) Status() []PeerStatus {
+	list := make([]PeerStatus, 0, len(e.cfg.Peers))
+	for i := range e.cfg.Peers {
+		list = append(list, e.peerStatus(e.cfg.Peers[i].Name))
+	}
+	return list
+}
+
+func (e *Endpoint) peerStatus(name string) PeerStatus {
+	ps := e.state.Peers[name]
+	s := PeerStatus{Name: name, State: "idle", Rekeys: ps.Rekeys, Expires: ps.Expires, LastError: ps.LastError}
+	sas := e.ofPeer(name)
+	for _, sa := range sas {
+		for _, c := range sa.sorted() {
+			s.Children = append(s.Children, ChildStatus{Child: c.ChildSA.withoutKeys(), Retiring: c.State != childLive})
+		}
+	}
+	sa := e.current(name)
+	switch {
+	case sa != nil && ps.Outbound != 0:
+		s.State = "established"
+		if e.rekeyQueued(sa) || sa.rekeyingChild() {
+			s.State = "rekeying"
+		}
+	case len(sas) > 0:
+		s.State = "connecting"
+		if ps.Closed {
+			s.State = "closing"
+		}
+		sa = sas[len(sas)-1]
+	}
+	if sa == nil {
+		return s
+	}
+	s.Local, s.Remote, s.NAT = sa.Local, sa.Remote, sa.NATHere || sa.NATThere
+	s.SPIi, s.SPIr = sa.SPIi, sa.SPIr
+	if sa.State != initSent {
+		s.Proposal = sa.Choice.String()
+	}
+	s.Established, s.RekeyAt = sa.Established, sa.SoftAt
+	return s
+}
+
+// rekeyingChild reports whether a rekey of ours is under way.
+func (sa *ikeSA) rekeyingChild() bool {
+	for _, c := range sa.Children {
+		if c.Rekeying {
+			return true
+		}
+	}
+	return false
+}

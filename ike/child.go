@@ -1,0 +1,205 @@
+package ike
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"ipsec-quick/ike/suite"
+	"ipsec-quick/ike/wire"
+)
+
+// childState is how far a Child SA is.
+type childState uint8
+
+const (
+	childInstalling childState = iota // the data plane was asked to install it
+	childLive                         // it carries packets, or can
+	childDeleting                     // we sent its DELETE, or it waits to be sent
+	childRetiring                     // deleted; its inbound SA takes what is under way
+)
+
+// retention is how long the inbound SA stays when a Child SA was replaced.
+const retention = 5 * time.Second
+
+// child is a Child SA and what we have to do about it.
+type child struct {
+	ChildSA
+	State       childState
+	Rekeying    bool   // a task of ours to replace it waits or runs
+	ReplacedBy  uint32 // the peer made this one in its place; we switch at its DELETE
+	Unwanted    bool   // the loser of a collision: it never carries our packets
+	LowestNonce []byte
+	SoftAt      time.Time // our timer behind the data plane's soft limit of time
+	RetireAt    time.Time
+}
+
+// sorted are the Child SAs in the order in which they were made.
+func (sa *ikeSA) sorted() []*child {
+	return slices.SortedFunc(maps.Values(sa.Children), func(a, b *child) int {
+		if c := a.Created.Compare(b.Created); c != 0 {
+			return c
+		}
+		return int(int64(a.SPIIn) - int64(b.SPIIn))
+	})
+}
+
+// byOutbound finds the Child SA by the SPI that the peer knows it by.
+func (sa *ikeSA) byOutbound(spi uint32) *child {
+	for _, c := range sa.Children {
+		if c.SPIOut == spi {
+			return c
+		}
+	}
+	return nil
+}
+
+// childByID finds a Child SA by either direction.
+func (e *Endpoint) childByID(id ChildID) (*ikeSA, *child) {
+	for _, sa := range e.state.SAs {
+		for _, c := range sa.Children {
+			if c.InID() == id || c.OutID() == id {
+				return sa, c
+			}
+		}
+	}
+	return nil, nil
+}
+
+// newChild is a Child SA of what was agreed on. It is the initiator's when our
+// request made it.
+func (e *Endpoint) newChild(sa *ikeSA, n negotiated, initiator bool) *child {
+	p := e.peers[sa.Peer]
+	keys := suite.DeriveChild(sa.Choice.PRF.ID, sa.Keys.D, n.choice, n.ni, n.nr, n.shared)
+	in, out := DirectionKeys{keys.Er, keys.Ar}, DirectionKeys{keys.Ei, keys.Ai}
+	if !initiator {
+		in, out = out, in
+	}
+	jitter := e.fraction() * p.Jitter
+	c := &child{
+		ChildSA: ChildSA{
+			Peer: sa.Peer, SPIIn: n.spiIn, SPIOut: n.spiOut, Choice: n.choice, In: in, Out: out,
+			Local: sa.Local, Remote: sa.Remote, Encap: sa.encap(), Transport: n.transport,
+			LocalTS: n.localTS, RemoteTS: n.remoteTS,
+			Soft: p.Soft.earlier(jitter), Hard: p.Hard, Created: e.now,
+		},
+		LowestNonce: lowest(n.ni, n.nr),
+	}
+	if c.Soft.Time > 0 {
+		// The data plane's event comes first; ours comes if that one got lost.
+		c.SoftAt = e.now.Add(c.Soft.Time + backstop(c.Soft.Time, c.Hard.Time))
+	}
+	sa.Children[c.SPIIn] = c
+	return c
+}
+
+// backstop is how long after the soft limit our own timer stands: time enough
+// for the data plane's event, early enough to rekey before the hard limit.
+func backstop(soft, hard time.Duration) time.Duration {
+	wait := 2 * time.Second
+	if hard > soft {
+		wait = min(wait, (hard-soft)/4)
+	}
+	return wait
+}
+
+// earlier draws limits earlier by a part of themselves. The data plane counts
+// whole seconds; none becomes zero, which would be no limit.
+func (l Limits) earlier(part float64) Limits {
+	cut := func(n uint64) uint64 {
+		if n == 0 {
+			return 0
+		}
+		return max(1, n-uint64(float64(n)*part))
+	}
+	seconds := func(d time.Duration) time.Duration {
+		return time.Duration(cut(uint64(d/time.Second))) * time.Second
+	}
+	return Limits{Time: seconds(l.Time), Use: seconds(l.Use), Bytes: cut(l.Bytes), Packets: cut(l.Packets)}
+}
+
+// activate makes an installed Child SA the one that carries our packets.
+func (e *Endpoint) activate(sa *ikeSA, c *child) {
+	c.State = childLive
+	ps := e.state.Peers[sa.Peer]
+	ps.Outbound = c.SPIIn
+	e.emit(SwitchOutbound{c.ChildSA})
+	ps.ChildFailures, ps.Failures, ps.LastError = 0, 0, ""
+	if !ps.Up {
+		ps.Up = true
+		e.emit(Persist{}, Established{sa.Peer})
+	}
+}
+
+// discard forgets a Child SA that could not be installed.
+func (e *Endpoint) discard(sa *ikeSA, c *child) {
+	if c == nil {
+		return
+	}
+	delete(sa.Children, c.SPIIn)
+	c.wipe()
+}
+
+// removeChild takes a Child SA out of the data plane at once.
+func (e *Endpoint) removeChild(sa *ikeSA, c *child) {
+	e.emit(RemoveChild{Child: c.ChildSA.withoutKeys(), Inbound: true, Outbound: c.State != childRetiring})
+	e.discard(sa, c)
+	e.release(sa, c)
+}
+
+// retire takes the outbound SA out and leaves the inbound one for what is under
+// way. Our packets must have been switched to another Child SA before.
+func (e *Endpoint) retire(sa *ikeSA, c *child, outbound bool) {
+	if outbound {
+		e.emit(RemoveChild{Child: c.ChildSA.withoutKeys(), Outbound: true})
+	}
+	c.State = childRetiring
+	c.RetireAt = e.now.Add(retention)
+}
+
+// release finds another Child SA for our packets when the one that carried them
+// is gone, or takes its policies away: from then on the guard drops them.
+func (e *Endpoint) release(sa *ikeSA, gone *child) {
+	ps := e.state.Peers[sa.Peer]
+	if ps == nil || ps.Outbound != gone.SPIIn {
+		return
+	}
+	for _, other := range e.state.SAs {
+		for _, c := range other.sorted() {
+			if other.Peer == sa.Peer && c.State == childLive {
+				ps.Outbound = c.SPIIn
+				e.emit(SwitchOutbound{c.ChildSA})
+				return
+			}
+		}
+	}
+	ps.Outbound = 0
+	e.emit(RemovePolicies{gone.ChildSA.withoutKeys()})
+}
+
+func (c *child) wipe() {
+	for _, k := range []DirectionKeys{c.In, c.Out} {
+		k.Encr.Wipe()
+		k.Integ.Wipe()
+	}
+}
+
+// withoutKeys is for actions and prints that need none.
+func (c ChildSA) withoutKeys() ChildSA {
+	c.In, c.Out = DirectionKeys{}, DirectionKeys{}
+	return c
+}
+
+// negotiated is what an exchange agreed on about a Child SA.
+type negotiated struct {
+	choice            suite.Choice
+	spiIn, spiOut     uint32
+	transport         bool
+	localTS, remoteTS []wire.Selector
+	// The addresses that the peer believes the two ends to have: those of its
+	// selectors in transport mode, which a NAT may have made wrong.
+	offeredRemote, offeredLocal netip.Addr
+	ni, nr                      []byte
+	shared                      []suite.Secret
+}

@@ -1,0 +1,229 @@
+package ike
+
+import (
+	"slices"
+	"time"
+
+	"ipsec-quick/ike/wire"
+)
+
+// deleteTask is an INFORMATIONAL exchange that deletes Child SAs, by our inbound
+// SPIs, or the IKE SA (RFC 7296, Section 1.4.1).
+type deleteTask struct {
+	SPIs []uint32
+	IKE  bool
+	Err  string // why, for the operator
+}
+
+func (*deleteTask) exchange() wire.ExchangeType { return wire.Informational }
+func (*deleteTask) abort(*Endpoint, *ikeSA)     {}
+
+func (t *deleteTask) request(e *Endpoint, sa *ikeSA) ([]wire.Payload, progress) {
+	if t.IKE {
+		return []wire.Payload{wire.Delete{Protocol: wire.ProtocolIKE}}, sending
+	}
+	if sa.State == deleting {
+		return nil, finished // the Child SAs go with the IKE SA
+	}
+	return []wire.Payload{wire.Delete{Protocol: wire.ProtocolESP, SPIs: t.SPIs}}, sending
+}
+
+func (t *deleteTask) response(e *Endpoint, sa *ikeSA, _ payloads) progress {
+	if t.IKE {
+		e.gone(sa)
+		return waiting
+	}
+	for _, spi := range t.SPIs {
+		c := sa.Children[spi]
+		if c == nil || c.State == childRetiring {
+			continue
+		}
+		// The old outbound SA went when our packets were switched; that of a
+		// collision's loser is still there.
+		e.retire(sa, c, c.Unwanted)
+	}
+	e.emit(Persist{})
+	return finished
+}
+
+// gone forgets an IKE SA whose end both sides know of.
+func (e *Endpoint) gone(sa *ikeSA) {
+	state, peer := sa.State, sa.Peer
+	for _, c := range sa.sorted() {
+		e.removeChild(sa, c)
+	}
+	for _, t := range sa.Send.tasks() {
+		t.abort(e, sa)
+	}
+	e.drop(sa)
+	e.emit(Persist{})
+	if ps := e.state.Peers[peer]; state == deleting && ps != nil && ps.Closed && len(e.ofPeer(peer)) == 0 {
+		e.emit(Closed{peer})
+	}
+}
+
+// deleteIKE deletes an IKE SA with its Child SAs. From now on what they covered
+// is dropped. Err is the reason, for who waits for the peer; nil: nobody does.
+func (e *Endpoint) deleteIKE(sa *ikeSA, err error) {
+	if sa.State == deleting {
+		return
+	}
+	for _, c := range sa.sorted() {
+		e.removeChild(sa, c)
+	}
+	sa.State, sa.SoftAt, sa.HardAt = deleting, time.Time{}, e.now.Add(firstTimeout*3)
+	sa.Send.Queue = nil
+	e.submit(sa, &deleteTask{IKE: true})
+	if err != nil {
+		e.lost(sa.Peer, sa, err, true)
+	}
+}
+
+// close is Close: it deletes all IKE SAs with a peer.
+func (e *Endpoint) close(peer string) {
+	ps := e.state.Peers[peer]
+	if ps == nil {
+		return
+	}
+	ps.Closed, ps.Wanted = true, false
+	for _, sa := range e.ofPeer(peer) {
+		switch sa.State {
+		case initSent, halfOpen, replaced:
+			e.gone(sa)
+		case deleting:
+		default:
+			e.deleteIKE(sa, nil)
+		}
+	}
+	if len(e.ofPeer(peer)) == 0 {
+		e.emit(Closed{peer})
+	}
+}
+
+// respondInformational answers DELETE, a sign of life, and what else comes in an
+// INFORMATIONAL request (RFC 7296, Section 1.4).
+func (e *Endpoint) respondInformational(sa *ikeSA, ps payloads) {
+	var answer []wire.Payload
+	var ours []uint32
+	for _, p := range ps {
+		d, ok := p.(wire.Delete)
+		switch {
+		case !ok:
+		case d.Protocol == wire.ProtocolIKE:
+			e.respond(sa, wire.Informational)
+			e.deletedByPeer(sa)
+			return
+		case d.Protocol == wire.ProtocolESP:
+			ours = append(ours, e.deletedChildren(sa, d.SPIs)...)
+		}
+	}
+	if ps.notify(wire.NotifyAuthenticationFailed) != nil {
+		e.respond(sa, wire.Informational)
+		e.dismiss(sa, &PeerError{Exchange: wire.IKEAuth, Kind: wire.NotifyAuthenticationFailed})
+		return
+	}
+	if len(ours) > 0 {
+		answer = append(answer, wire.Delete{Protocol: wire.ProtocolESP, SPIs: ours})
+	}
+	e.respond(sa, wire.Informational, answer...)
+}
+
+// deletedChildren acts on the peer's DELETE of Child SAs and returns the SPIs of
+// their other directions, which the answer names unless we deleted them too.
+func (e *Endpoint) deletedChildren(sa *ikeSA, spis []uint32) []uint32 {
+	var ours []uint32
+	for _, spi := range spis {
+		c := sa.byOutbound(spi)
+		if c == nil || c.State == childRetiring {
+			continue
+		}
+		if c.State == childDeleting {
+			continue // both at once (RFC 7296, Section 2.25.1); our answer will come
+		}
+		ours = append(ours, c.SPIIn)
+		next := sa.Children[c.ReplacedBy]
+		if next == nil && e.replacing(sa, c) {
+			// Our rekey of it is under way: it keeps receiving until that is done.
+			next = c
+		}
+		switch {
+		case next == c:
+			e.emit(RemoveChild{Child: c.ChildSA.withoutKeys(), Outbound: true})
+			c.State, c.RetireAt = childRetiring, e.now.Add(retention)
+			e.release(sa, c)
+		case next != nil && next.State == childLive:
+			if e.state.Peers[sa.Peer].Outbound == c.SPIIn {
+				e.activate(sa, next)
+			}
+			e.retire(sa, c, true)
+		case e.state.Peers[sa.Peer].Outbound != c.SPIIn:
+			e.retire(sa, c, true) // the loser of a collision
+		default:
+			e.report(sa, nil, "the peer deleted the Child SA %08x", c.SPIIn)
+			e.removeChild(sa, c)
+		}
+	}
+	return ours
+}
+
+// replacing reports whether our request to rekey a Child SA waits for its answer.
+func (e *Endpoint) replacing(sa *ikeSA, c *child) bool {
+	t, ok := sa.Send.Active.(*childTask)
+	return ok && t.Old == c.SPIIn && sa.Send.Request != nil
+}
+
+// deletedByPeer acts on the peer's DELETE of the IKE SA.
+func (e *Endpoint) deletedByPeer(sa *ikeSA) {
+	if sa.State == established {
+		e.dismiss(sa, errPeerDeleted)
+		return
+	}
+	// A replaced one, or one that both delete at once.
+	if t, ok := sa.Send.Active.(*ikeTask); ok {
+		t.abort(e, sa)
+	}
+	e.gone(sa)
+}
+
+// dropOthers forgets the other IKE SAs with a peer that says that it has none
+// (INITIAL_CONTACT, RFC 7296, Section 2.4), but for one that began just now from
+// the other side: that collision is settled by unite.
+func (e *Endpoint) dropOthers(sa *ikeSA) {
+	for _, other := range e.ofPeer(sa.Peer) {
+		if other == sa || other.State == initSent || other.State == halfOpen || e.simultaneous(sa, other) {
+			continue
+		}
+		e.report(other, errReplaced, "dropped")
+		e.gone(other)
+	}
+}
+
+// simultaneousWithin is how close two IKE SAs have to begin to be one collision.
+const simultaneousWithin = 10 * time.Second
+
+func (e *Endpoint) simultaneous(a, b *ikeSA) bool {
+	d := a.Created.Sub(b.Created).Abs()
+	return a.Original != b.Original && d < simultaneousWithin
+}
+
+// unite leaves one of the IKE SAs with a peer. Of two that both sides began at
+// once the one with the lowest nonce goes, deleted by its original initiator, as
+// in a rekey (RFC 7296, Section 2.8); otherwise the older one goes.
+func (e *Endpoint) unite(sa *ikeSA) {
+	for _, other := range e.ofPeer(sa.Peer) {
+		if other == sa || other.State != established {
+			continue
+		}
+		loser := other
+		if e.simultaneous(sa, other) {
+			if slices.Compare(sa.LowestNonce, other.LowestNonce) < 0 {
+				loser = sa
+			}
+			if !loser.Original {
+				continue // the peer deletes it
+			}
+		}
+		e.report(loser, errReplaced, "deleted")
+		e.deleteIKE(loser, nil)
+	}
+}

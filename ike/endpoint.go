@@ -1,0 +1,204 @@
+package ike
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net/netip"
+	"time"
+
+	"ipsec-quick/ike/wire"
+)
+
+// Endpoint is our end of one tunnel: the IKE SAs with its peers. It is not safe
+// for concurrent use.
+type Endpoint struct {
+	cfg   Config
+	peers map[string]*Peer
+	state state
+	stats Stats
+
+	now time.Time // of the Step that runs
+	out []Action  // of the Step that runs
+
+	// halfOpen finds the IKE SA that an IKE_SA_INIT request made, when the
+	// request comes again: it does not carry our SPI yet.
+	halfOpen map[initKey]wire.SPI
+	cookies  cookieJar
+}
+
+// state is all that has to survive a restart.
+type state struct {
+	SAs     map[wire.SPI]*ikeSA // by our SPI
+	Peers   map[string]*peerState
+	NextRef uint64
+}
+
+// New returns the endpoint of a tunnel that has no IKE SA yet.
+func New(cfg Config) *Endpoint {
+	e := &Endpoint{
+		cfg:      cfg,
+		peers:    map[string]*Peer{},
+		state:    state{SAs: map[wire.SPI]*ikeSA{}, Peers: map[string]*peerState{}},
+		halfOpen: map[initKey]wire.SPI{},
+	}
+	for i := range cfg.Peers {
+		p := &cfg.Peers[i]
+		e.peers[p.Name] = p
+		e.state.Peers[p.Name] = &peerState{}
+	}
+	return e
+}
+
+// Step takes one event in and returns what has to be done about it, in order.
+// The events that answer an action (SPIAllocated, Installed, Initiate) go in
+// after the list is carried out.
+func (e *Endpoint) Step(now time.Time, ev Event) []Action {
+	e.now, e.out = now, nil
+	switch ev := ev.(type) {
+	case Datagram:
+		e.receive(ev)
+	case Tick:
+	case Recovered:
+		e.recovered(ev.Present)
+	case Initiate:
+		e.initiate(ev)
+	case PeerAddresses:
+		if p := e.peers[ev.Peer]; p != nil {
+			p.Addresses = ev.Addresses
+		}
+	case Acquire:
+		e.acquire(ev.Peer)
+	case Expire:
+		e.expire(ev)
+	case Mapping:
+		e.mapping(ev)
+	case RekeyChild:
+		e.rekeyChildren(ev.Peer)
+	case RekeyIKE:
+		e.rekeyIKE(ev.Peer)
+	case Close:
+		e.close(ev.Peer)
+	case SPIAllocated:
+		e.spiAllocated(ev)
+	case Installed:
+		e.installed(ev)
+	case Adopt:
+		e.adopt(ev.Claim)
+	case Claimed:
+		e.claimed(ev)
+	}
+	e.elapse()
+	e.maintain()
+	return e.out
+}
+
+// emit appends actions to the list that Step returns.
+func (e *Endpoint) emit(actions ...Action) { e.out = append(e.out, actions...) }
+
+// report tells the operator about an IKE SA.
+func (e *Endpoint) report(sa *ikeSA, err error, format string, args ...any) {
+	r := Report{Peer: sa.Peer, SPIi: sa.SPIi, SPIr: sa.SPIr, Text: fmt.Sprintf(format, args...), Err: err}
+	e.emit(r)
+}
+
+// receive finds the IKE SA that a datagram is for.
+func (e *Endpoint) receive(d Datagram) {
+	m, err := wire.Parse(d.Data)
+	if err != nil {
+		e.stats.Malformed++
+		return
+	}
+	if m.Exchange == wire.IKESAInit && !m.Response {
+		e.receiveInit(d, m)
+		return
+	}
+	sa := e.state.SAs[localSPI(m)]
+	if sa == nil || sa.Original == m.Initiator {
+		e.stats.UnknownSPI++
+		return
+	}
+	if m.Exchange == wire.IKESAInit {
+		e.receiveInitResponse(sa, d, m)
+		return
+	}
+	if sa.SPIi != m.SPIi || sa.SPIr != m.SPIr || sa.Init != nil && sa.State == initSent {
+		e.stats.UnknownSPI++
+		return
+	}
+	e.receiveProtected(sa, d, m)
+}
+
+// localSPI is the SPI of a received message that is ours: the I flag says that
+// the sender is the original initiator (RFC 7296, Section 3.1).
+func localSPI(m *wire.Message) wire.SPI {
+	if m.Initiator {
+		return m.SPIr
+	}
+	return m.SPIi
+}
+
+// Owns reports whether one of our IKE SAs has this SPI on our side.
+func (e *Endpoint) Owns(spi wire.SPI) bool { return e.state.SAs[spi] != nil }
+
+// LocalSPIs are the SPIs on our side of all IKE SAs.
+func (e *Endpoint) LocalSPIs() []wire.SPI {
+	spis := make([]wire.SPI, 0, len(e.state.SAs))
+	for spi := range e.state.SAs {
+		spis = append(spis, spi)
+	}
+	return spis
+}
+
+// Stats counts what was dropped since the endpoint was made.
+func (e *Endpoint) Stats() Stats { return e.stats }
+
+// ref is a new reference for an action that is answered.
+func (e *Endpoint) ref(sa *ikeSA) Ref {
+	e.state.NextRef++
+	return Ref{SA: sa.local(), N: e.state.NextRef}
+}
+
+// random draws n octets.
+func (e *Endpoint) random(n int) []byte {
+	b := make([]byte, n)
+	if _, err := io.ReadFull(e.cfg.Rand, b); err != nil {
+		// The source of a process is its kernel's, which does not fail; a test's
+		// that runs dry must not go on with zeros for keys.
+		panic(fmt.Sprintf("ike: no randomness: %v", err))
+	}
+	return b
+}
+
+// newSPI draws an SPI that none of our IKE SAs has (RFC 7296, Section 2.6).
+func (e *Endpoint) newSPI() wire.SPI {
+	for {
+		spi := wire.SPI(binary.BigEndian.Uint64(e.random(8)))
+		if spi != 0 && e.state.SAs[spi] == nil {
+			return spi
+		}
+	}
+}
+
+// earlier draws a duration up to the part of d that jitter says before d.
+func (e *Endpoint) earlier(d time.Duration, jitter float64) time.Duration {
+	return d - time.Duration(float64(d)*jitter*e.fraction())
+}
+
+// fraction draws a number from 0 to below 1.
+func (e *Endpoint) fraction() float64 {
+	return float64(binary.BigEndian.Uint32(e.random(4))) / (1 << 32)
+}
+
+// expectedFrom reports whether a peer may speak from an address.
+func (p *Peer) expectedFrom(a netip.Addr) bool {
+	if len(p.Addresses) == 0 {
+		return true
+	}
+	for _, allowed := range p.Addresses {
+		if allowed == a {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,347 @@
+package ike
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"ipsec-quick/ike/wire"
+)
+
+// What is between two attempts to reach a peer.
+const (
+	retryFirst   = time.Second
+	retryMax     = 8 * time.Second // a peer that does not answer
+	retryRefused = time.Minute     // one that refuses us: a person has to act
+	resolveFor   = 30 * time.Second
+)
+
+// peerState is what we remember of a peer beside its IKE SAs.
+type peerState struct {
+	Wanted        bool      // on demand: a packet asked for it
+	Closed        bool      // by Close
+	Up            bool      // Established was said, and Lost not since
+	Resolving     time.Time // Resolve was asked; zero: no
+	RetryAt       time.Time
+	ChildRetryAt  time.Time
+	Failures      int    // attempts in a row
+	ChildFailures int    // the same for the Child SA alone
+	Outbound      uint32 // inbound SPI of the Child SA that carries our packets
+	LastError     string
+	Rekeys        Rekeys
+	Expires       Expires
+}
+
+// ofPeer are the IKE SAs with a peer, oldest first.
+func (e *Endpoint) ofPeer(peer string) []*ikeSA {
+	var list []*ikeSA
+	for _, sa := range e.state.SAs {
+		if sa.Peer == peer {
+			list = append(list, sa)
+		}
+	}
+	slices.SortFunc(list, func(a, b *ikeSA) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.local(), b.local()))
+	})
+	return list
+}
+
+// hasOther reports whether there is another IKE SA with the same peer.
+func (e *Endpoint) hasOther(sa *ikeSA) bool {
+	return slices.ContainsFunc(e.ofPeer(sa.Peer), func(o *ikeSA) bool { return o != sa && o.State == established })
+}
+
+// current is the established IKE SA with a peer, the newest if there are more.
+func (e *Endpoint) current(peer string) *ikeSA {
+	list := e.ofPeer(peer)
+	for _, sa := range slices.Backward(list) {
+		if sa.State == established {
+			return sa
+		}
+	}
+	return nil
+}
+
+// establish marks both ends as authenticated.
+func (e *Endpoint) establish(sa *ikeSA) {
+	sa.State, sa.Established = established, e.now
+	delete(e.halfOpen, initKey{sa.SPIi, sa.Remote})
+	e.startLifetime(sa)
+}
+
+// startLifetime sets the timers of an established IKE SA.
+func (e *Endpoint) startLifetime(sa *ikeSA) {
+	p := e.peers[sa.Peer]
+	sa.Established = e.now
+	if p.IKESoft > 0 {
+		sa.SoftAt = e.now.Add(e.earlier(p.IKESoft, p.Jitter))
+	}
+	if p.IKEHard > 0 {
+		sa.HardAt = e.now.Add(p.IKEHard)
+	}
+}
+
+// endHandshake forgets what only the handshake needed.
+func (e *Endpoint) endHandshake(sa *ikeSA) {
+	if sa.Init == nil {
+		return
+	}
+	for key, spi := range e.halfOpen {
+		if spi == sa.local() {
+			delete(e.halfOpen, key)
+		}
+	}
+	sa.Init = nil
+}
+
+// lost says that a peer is gone or could not be reached, and sets the time of
+// the next attempt. An IKE SA that is not the only one is not missed.
+func (e *Endpoint) lost(peer string, sa *ikeSA, err error, wasEstablished bool) {
+	ps, p := e.state.Peers[peer], e.peers[peer]
+	if ps == nil || e.current(peer) != nil && (sa == nil || e.current(peer) != sa) {
+		return
+	}
+	ps.Up = false
+	ps.Failures++
+	if err != nil {
+		ps.LastError = err.Error()
+	}
+	wait := min(retryFirst<<min(ps.Failures-1, 10), retryMax)
+	if Refused(err) {
+		wait = min(retryFirst<<min(ps.Failures, 10), retryRefused)
+	}
+	if wasEstablished && ps.Failures == 1 {
+		wait = 0
+	}
+	ps.RetryAt = e.now.Add(wait)
+	retry := ps.RetryAt
+	if ps.Closed || !ps.Wanted && p.Start != StartNow {
+		retry = time.Time{}
+	}
+	ps.Wanted = false
+	e.emit(Lost{Peer: peer, Err: err, Retry: retry})
+}
+
+// childFailed says that an IKE SA stands without a Child SA.
+func (e *Endpoint) childFailed(sa *ikeSA, err error) {
+	ps := e.state.Peers[sa.Peer]
+	ps.LastError = err.Error()
+	ps.ChildFailures++
+	ps.ChildRetryAt = e.now.Add(min(retryFirst<<min(ps.ChildFailures, 10), retryRefused))
+	if ps.Outbound == 0 {
+		e.emit(Lost{Peer: sa.Peer, Err: err, Retry: ps.ChildRetryAt})
+	} else {
+		e.report(sa, err, "Child SA")
+	}
+}
+
+// acquire is Acquire: a packet wants a Child SA.
+func (e *Endpoint) acquire(peer string) {
+	if ps := e.state.Peers[peer]; ps != nil && !ps.Closed && e.peers[peer].Start != StartPassive {
+		ps.Wanted = true
+	}
+}
+
+// maintain brings peers that are wanted and not there a step nearer.
+func (e *Endpoint) maintain() {
+	have := map[string][]*ikeSA{}
+	for _, sa := range e.state.SAs {
+		have[sa.Peer] = append(have[sa.Peer], sa)
+	}
+	for i := range e.cfg.Peers {
+		p := &e.cfg.Peers[i]
+		ps := e.state.Peers[p.Name]
+		if ps.Closed || p.Start != StartNow && !ps.Wanted {
+			continue
+		}
+		sas := have[p.Name]
+		switch {
+		case slices.ContainsFunc(sas, func(sa *ikeSA) bool { return sa.State == initSent || sa.State == halfOpen }):
+		case slices.ContainsFunc(sas, func(sa *ikeSA) bool { return sa.State == established }):
+			e.maintainChild(e.current(p.Name), ps)
+		case !ps.Resolving.IsZero() && e.now.Before(ps.Resolving.Add(resolveFor)):
+		case !e.now.Before(ps.RetryAt):
+			ps.Resolving = e.now
+			e.emit(Resolve{p.Name})
+		}
+	}
+}
+
+// maintainChild makes a Child SA where an IKE SA has none.
+func (e *Endpoint) maintainChild(sa *ikeSA, ps *peerState) {
+	if ps.Outbound != 0 || e.now.Before(ps.ChildRetryAt) || sa.pending != nil || sa.Init != nil {
+		return
+	}
+	if slices.ContainsFunc(sa.Send.tasks(), func(t task) bool {
+		switch t.(type) {
+		case *childTask, *authTask, *ikeTask:
+			return true
+		}
+		return false
+	}) {
+		return
+	}
+	e.submit(sa, &childTask{})
+}
+
+// expire is a limit that the data plane saw: soft means new keys, hard that the
+// Child SA is gone.
+func (e *Endpoint) expire(ev Expire) {
+	sa, c := e.childByID(ev.Child)
+	if c == nil || c.State != childLive {
+		return
+	}
+	ps := e.state.Peers[sa.Peer]
+	if !ev.Hard {
+		if !c.Rekeying && c.ReplacedBy == 0 {
+			ps.Expires.Soft++
+			e.report(sa, nil, "soft limit of the Child SA %08x", c.SPIIn)
+			e.rekeyChild(sa, c)
+		}
+		return
+	}
+	ps.Expires.Hard++
+	e.report(sa, nil, "hard limit of the Child SA %08x", c.SPIIn)
+	spi := c.SPIIn
+	e.removeChild(sa, c)
+	e.emit(Persist{})
+	e.submit(sa, &deleteTask{SPIs: []uint32{spi}})
+}
+
+// elapse does what time has brought about.
+func (e *Endpoint) elapse() {
+	for _, sa := range e.due() {
+		e.elapseSA(sa)
+	}
+}
+
+// due are the IKE SAs with a deadline that has come, in a fixed order.
+func (e *Endpoint) due() []*ikeSA {
+	var list []*ikeSA
+	for _, spi := range slices.Sorted(maps.Keys(e.state.SAs)) {
+		sa := e.state.SAs[spi]
+		if at := e.deadline(sa); !at.IsZero() && !e.now.Before(at) {
+			list = append(list, sa)
+		}
+	}
+	return list
+}
+
+func (e *Endpoint) elapseSA(sa *ikeSA) {
+	past := func(t time.Time) bool { return !t.IsZero() && !e.now.Before(t) }
+	switch h := sa.Init; {
+	case h != nil && h.Hint != nil && past(h.GiveUp) && sa.State == initSent:
+		e.dismiss(sa, h.Hint)
+		return
+	case !sa.Original && sa.State == halfOpen && past(sa.Created.Add(halfOpenFor)):
+		e.drop(sa)
+		return
+	case sa.State == deleting && past(sa.HardAt), sa.State == replaced && past(sa.HardAt):
+		e.gone(sa)
+		return
+	case past(sa.HardAt):
+		e.deleteIKE(sa, errExpired)
+		return
+	}
+	if r := sa.Send.Request; r != nil && past(r.At) {
+		if e.retransmit(sa); e.state.SAs[sa.local()] != sa {
+			return
+		}
+	}
+	for _, c := range sa.sorted() {
+		switch {
+		case c.State == childRetiring && past(c.RetireAt):
+			e.emit(RemoveChild{Child: c.ChildSA.withoutKeys(), Inbound: true})
+			e.discard(sa, c)
+			e.emit(Persist{})
+		case past(c.SoftAt):
+			c.SoftAt = time.Time{}
+			e.rekeyChild(sa, c)
+		}
+	}
+	if past(sa.SoftAt) {
+		sa.SoftAt = time.Time{}
+		if !e.rekeyQueued(sa) {
+			e.submit(sa, &ikeTask{})
+		}
+	}
+	if p := e.peers[sa.Peer]; p != nil && p.DPD > 0 && sa.State == established && sa.idle() && past(sa.LastHeard.Add(p.DPD)) {
+		e.submit(sa, &dpdTask{Since: sa.LastHeard})
+	}
+	if sa.NATHere && sa.NATT && sa.State == established && past(sa.LastSent.Add(natKeepalive)) {
+		sa.LastSent = e.now
+		e.emit(Keepalive{sa.Local, sa.Remote})
+	}
+}
+
+// deadline is when an IKE SA has something to do next; zero: never.
+func (e *Endpoint) deadline(sa *ikeSA) time.Time {
+	var d deadline
+	d.at(sa.SoftAt)
+	d.at(sa.HardAt)
+	if r := sa.Send.Request; r != nil {
+		d.at(r.At)
+	}
+	if sa.Init != nil && sa.Init.Hint != nil {
+		d.at(sa.Init.GiveUp)
+	}
+	if !sa.Original && sa.State == halfOpen {
+		d.at(sa.Created.Add(halfOpenFor))
+	}
+	for _, c := range sa.Children {
+		d.at(c.SoftAt)
+		d.at(c.RetireAt)
+	}
+	if p := e.peers[sa.Peer]; p != nil && sa.State == established {
+		if p.DPD > 0 && sa.idle() {
+			d.at(sa.LastHeard.Add(p.DPD))
+		}
+		if sa.NATHere && sa.NATT {
+			d.at(sa.LastSent.Add(natKeepalive))
+		}
+	}
+	return d.Time
+}
+
+// deadline is the earliest of some times.
+type deadline struct{ time.Time }
+
+func (d *deadline) at(t time.Time) {
+	if !t.IsZero() && (d.IsZero() || t.Before(d.Time)) {
+		d.Time = t
+	}
+}
+
+// NextDeadline is when Step wants a Tick; zero: when something else happens.
+func (e *Endpoint) NextDeadline() time.Time {
+	var d deadline
+	for _, sa := range e.state.SAs {
+		d.at(e.deadline(sa))
+	}
+	for name, p := range e.peers {
+		ps := e.state.Peers[name]
+		if ps.Closed || p.Start != StartNow && !ps.Wanted {
+			continue
+		}
+		switch sa := e.current(name); {
+		case sa != nil && ps.Outbound == 0:
+			d.at(ps.ChildRetryAt)
+		case sa == nil && len(e.ofPeer(name)) == 0 && !ps.Resolving.IsZero():
+			d.at(ps.Resolving.Add(resolveFor))
+		case sa == nil:
+			d.at(ps.RetryAt)
+		}
+	}
+	return d.Time
+}
+
+// reportMessage tells the operator about one message.
+func (e *Endpoint) reportMessage(sa *ikeSA, m *wire.Message, way string, remote any) {
+	kind := "request"
+	if m.Response {
+		kind = "response"
+	}
+	e.emit(Report{Peer: sa.Peer, SPIi: m.SPIi, SPIr: m.SPIr, Exchange: m.Exchange, MessageID: m.MessageID,
+		Text: describe(kind, way, remote, m.Payloads)})
+}

@@ -1,0 +1,139 @@
+package ike
+
+import (
+	"net/netip"
+	"time"
+
+	"ipsec-quick/ike/suite"
+	"ipsec-quick/ike/wire"
+)
+
+// saState is how far an IKE SA is.
+type saState uint8
+
+const (
+	initSent    saState = iota // we sent IKE_SA_INIT and wait for the answer
+	halfOpen                   // keys are there, no end is authenticated
+	established                // both are
+	replaced                   // a rekey made another one; it waits for its DELETE
+	deleting                   // we sent its DELETE
+)
+
+// ikeSA is one IKE SA. The exported fields are its persistent state.
+type ikeSA struct {
+	Peer          string // empty while half open on the responder's side
+	Original      bool   // we are the original initiator
+	SPIi, SPIr    wire.SPI
+	Local, Remote netip.AddrPort
+	NATT          bool // messages carry a non-ESP marker, ESP goes in UDP
+	NATHere       bool // there is a NAT before us
+	NATThere      bool // there is a NAT before the peer
+	State         saState
+	Choice        suite.Choice
+	Keys          suite.IKEKeys
+	Fragmentation bool     // the peer takes fragments (RFC 7383)
+	PeerHashes    []uint16 // hashes the peer takes in signatures (RFC 7427, Section 4)
+	LowestNonce   []byte   // of the exchange that made it (RFC 7296, Section 2.8.1)
+
+	// Init is what the handshake needs until both ends are authenticated.
+	Init *handshake
+
+	Send     outgoing
+	Recv     incoming
+	Children map[uint32]*child // by our inbound SPI
+
+	Created, Established time.Time
+	SoftAt, HardAt       time.Time // rekey, delete; zero: never
+	LastHeard, LastSent  time.Time
+	Closing              bool // by Close: nothing starts over
+
+	// What can be made again from the rest.
+	openCipher, sealCipher *suite.Cipher
+	pending                *pending
+	fragments              *reassembly
+}
+
+// handshake is what an IKE SA keeps between IKE_SA_INIT and the end of IKE_AUTH.
+type handshake struct {
+	OurMessage, PeerMessage []byte // IKE_SA_INIT as sent and received, for AUTH
+	OurNonce, PeerNonce     []byte
+	KE                      *suite.PrivateKE
+	Cookie                  []byte
+	Group                   wire.TransformID // that the KE payload is for
+	Restarts                int              // by COOKIE and INVALID_KE_PAYLOAD
+	// Hint is an unauthenticated refusal. It ends the attempt only when no
+	// better answer comes until GiveUp (RFC 7296, Section 2.21.1).
+	Hint   *PeerError
+	GiveUp time.Time
+}
+
+// local is the SPI on our side.
+func (sa *ikeSA) local() wire.SPI {
+	if sa.Original {
+		return sa.SPIi
+	}
+	return sa.SPIr
+}
+
+// encap reports whether ESP goes in UDP.
+func (sa *ikeSA) encap() bool { return sa.NATT && (sa.NATHere || sa.NATThere) }
+
+// seal and open are the ciphers of the two directions, made when first used.
+func (sa *ikeSA) seal() (*suite.Cipher, error) {
+	var err error
+	if sa.sealCipher == nil {
+		encr, integ := sa.Keys.Ei, sa.Keys.Ai
+		if !sa.Original {
+			encr, integ = sa.Keys.Er, sa.Keys.Ar
+		}
+		sa.sealCipher, err = suite.NewCipher(sa.Choice, encr, integ)
+	}
+	return sa.sealCipher, err
+}
+
+func (sa *ikeSA) open() (*suite.Cipher, error) {
+	var err error
+	if sa.openCipher == nil {
+		encr, integ := sa.Keys.Er, sa.Keys.Ar
+		if !sa.Original {
+			encr, integ = sa.Keys.Ei, sa.Keys.Ai
+		}
+		sa.openCipher, err = suite.NewCipher(sa.Choice, encr, integ)
+	}
+	return sa.openCipher, err
+}
+
+// idle reports whether nothing is going on that a rekey of the IKE SA would
+// collide with (RFC 7296, Section 2.25.2).
+func (sa *ikeSA) idle() bool {
+	return sa.Send.Active == nil && len(sa.Send.Queue) == 0 && sa.pending == nil
+}
+
+// drop forgets an IKE SA and its keys. Its Child SAs must be gone or moved.
+func (e *Endpoint) drop(sa *ikeSA) {
+	delete(e.state.SAs, sa.local())
+	if sa.Init != nil {
+		delete(e.halfOpen, initKey{sa.SPIi, sa.Remote})
+		if sa.Init.KE != nil {
+			sa.Init.KE.Wipe()
+		}
+	}
+	sa.Keys.Wipe()
+	sa.openCipher, sa.sealCipher, sa.pending = nil, nil, nil
+}
+
+// dismiss removes an IKE SA with all its Child SAs, and says why.
+func (e *Endpoint) dismiss(sa *ikeSA, err error) {
+	for _, c := range sa.sorted() {
+		e.removeChild(sa, c)
+	}
+	wasPeer, wasEstablished := sa.Peer, sa.State == established || sa.State == deleting
+	for _, t := range sa.Send.tasks() {
+		t.abort(e, sa)
+	}
+	e.drop(sa)
+	e.emit(Persist{})
+	if wasPeer != "" {
+		e.lost(wasPeer, sa, err, wasEstablished)
+	}
+}
