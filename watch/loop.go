@@ -77,6 +77,7 @@ type loop struct {
 	drops   handoverDrops
 	offers  atomic.Int32 // claims that other tunnels are being asked about
 
+	listening   bool
 	unsaved     bool  // the state file is older than the core
 	fault       error // the data plane cannot carry what was negotiated
 	closing     *closing
@@ -125,6 +126,14 @@ func (l *loop) settle() {
 	l.answerRekeys()
 }
 
+// listen begins to read the sockets. Until then the kernel queues.
+func (l *loop) listen() {
+	l.sockets.readAll(&l.in)
+	l.hand.start()
+	l.control.serve(l)
+	l.listening = true
+}
+
 // run serves until over says so, the context ends, or a command closes the
 // tunnel (errClosed).
 func (l *loop) run(ctx context.Context, over func() (bool, error)) error {
@@ -138,6 +147,11 @@ func (l *loop) run(ctx context.Context, over func() (bool, error)) error {
 			}
 		} else if stop, err := over(); stop {
 			return err
+		}
+		if !l.listening {
+			// Not before it is sure that this process goes on: what it had read
+			// and begun to answer would be lost to the next.
+			l.listen()
 		}
 		timer.Reset(l.wait())
 		select {

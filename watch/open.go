@@ -125,9 +125,6 @@ func (l *loop) begin(leftovers bool) error {
 	}
 	l.push(ike.Tick{})
 	l.settle()
-	l.sockets.readAll(&l.in)
-	l.hand.start()
-	l.control.serve(l)
 	return l.fault
 }
 

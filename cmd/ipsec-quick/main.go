@@ -1,0 +1,78 @@
+// Command ipsec-quick brings IPsec tunnels up and down: one TOML file a tunnel,
+// IKEv2 with any standard peer.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+
+	"github.com/urfave/cli/v2"
+)
+
+func main() { os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr)) }
+
+// run is main with its surroundings as arguments; it returns the exit code.
+func run(args []string, in io.Reader, out, errOut io.Writer) int {
+	a := app(in, out, errOut)
+	err := a.Run(flagsFirst(a, args))
+	if err == nil {
+		return exitOK
+	}
+	var said *reported
+	if !errors.As(err, &said) {
+		fmt.Fprintln(errOut, describe(err))
+	}
+	return codeOf(err)
+}
+
+// app is the command line.
+func app(in io.Reader, out, errOut io.Writer) *cli.App {
+	return &cli.App{
+		Name:            "ipsec-quick",
+		Usage:           "IPsec tunnels, quickly",
+		Description:     "One TOML file is one tunnel: see ipsec-quick.toml(5). NAME stands for /etc/ipsec-quick/NAME.toml.",
+		Version:         version(),
+		HideHelpCommand: true,
+		Reader:          in,
+		Writer:          out,
+		ErrWriter:       errOut,
+		Commands: []*cli.Command{
+			upCommand(), downCommand(), statusCommand(), checkCommand(), rekeyCommand(),
+			genpskCommand(), genkeyCommand(), pubkeyCommand(), watchCommand(),
+		},
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usage("there is no command %q", c.Args().First())
+			}
+			_ = cli.ShowAppHelp(c)
+			return &reported{exitUsage}
+		},
+		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usage("%v", err) },
+		ExitErrHandler: func(*cli.Context, error) {}, // errors are printed in one place, run
+	}
+}
+
+// version is what the build knows.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && (v == "" || v == "(devel)") {
+			v = s.Value
+		}
+	}
+	return v
+}
+
+// command fills in what all commands have in common.
+func command(c cli.Command) *cli.Command {
+	c.HideHelpCommand = true
+	c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usage("%v", err) }
+	return &c
+}

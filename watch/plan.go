@@ -1,0 +1,93 @@
+package watch
+
+import (
+	"fmt"
+	"strings"
+
+	"ipsec-quick/apply"
+	"ipsec-quick/conf"
+)
+
+// Plan is what Up would do to this host, as far as that is known beforehand: the
+// iproute2 equivalents, and remarks, which begin with "#". Nothing is changed or
+// sent.
+func Plan(t *conf.Tunnel) ([]string, error) {
+	lines := []string{fmt.Sprintf("# UDP ports %d and %d on all addresses, for IKE and for ESP in UDP", t.Port, t.NATPort)}
+	ids := chooseReqIDs(t, nil, nil)
+	for i := range t.Peers {
+		c := &t.Peers[i]
+		p := &peer{conf: c, reqID: ids[c.Name]}
+		if c.Endpoint.Addr.IsValid() {
+			p.local = c.Address
+			if local, err := sourceFor(nil, c.Endpoint.Addr); err == nil && !p.local.IsValid() {
+				p.local = local
+			}
+			if p.local.IsValid() {
+				p.remote = c.Endpoint.Addr
+			}
+		}
+		more, err := planPeer(p)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, more...)
+	}
+	return lines, nil
+}
+
+func planPeer(p *peer) ([]string, error) {
+	c := p.conf
+	guard, err := guards(p)
+	if err != nil {
+		return nil, err
+	}
+	lines := []string{fmt.Sprintf("# %s: guards, so that nothing leaves in clear", c.Name)}
+	for _, g := range guard {
+		lines = append(lines, g.SetCommands()...)
+	}
+	if !p.remote.IsValid() && (len(c.LocalTS) == 0 || len(c.RemoteTS) == 0) {
+		lines = append(lines, "# and one for its own address, when that is known")
+	}
+	proposals := make([]string, 0, len(c.IKE.Proposals))
+	for _, one := range c.IKE.Proposals {
+		proposals = append(proposals, one.String())
+	}
+	how := map[conf.Start]string{
+		conf.StartNow: "IKE_SA_INIT to", conf.StartOnDemand: "at the first packet IKE_SA_INIT to", conf.StartPassive: "wait for IKE_SA_INIT from",
+	}[c.Start]
+	lines = append(lines, fmt.Sprintf("# %s: %s %v, %s", c.Name, how, c.Endpoint, strings.Join(proposals, ", ")))
+	if !p.remote.IsValid() {
+		return append(lines, "# then the SAs and policies that are agreed on"), nil
+	}
+	return append(append(lines, "# then, with what is agreed on"), planSAs(p)...), nil
+}
+
+// planSAs are the SAs and policies of the first ESP proposal and all selectors.
+func planSAs(p *peer) []string {
+	c := p.conf
+	l := c.Lifetime
+	sa := apply.SA{
+		Direction: apply.In, Src: p.remote, Dst: p.local, ReqID: p.reqID, ReplayWindow: c.ESP.ReplayWindow, ESN: c.ESP.ESN,
+		Mode: mode(c.Mode == conf.ModeTransport),
+		Soft: apply.Limits{Bytes: l.SoftBytes, Packets: l.SoftPackets, Use: l.SoftUse},
+		Hard: apply.Limits{Bytes: l.HardBytes, Packets: l.HardPackets, Use: l.HardUse, Time: l.HardTime},
+	}
+	for _, n := range needs(&conf.Tunnel{Peers: []conf.Peer{*c}}) {
+		sa.Encryption.Name, sa.Integrity.Name = n.Encryption, n.Integrity
+	}
+	agreed := func(s string) string { return strings.ReplaceAll(s, "0x00000000", "<agreed>") }
+	lines := []string{agreed(sa.InstallCommand())}
+	sa.Direction, sa.Src, sa.Dst, sa.ReplayWindow, sa.Soft.Time = apply.Out, p.local, p.remote, 0, l.SoftTime
+	lines = append(lines, agreed(sa.InstallCommand()))
+	selectors, err := pairs(resolved(c.LocalTS, p.local), resolved(c.RemoteTS, p.remote))
+	if err != nil {
+		return lines // the guards would have failed before
+	}
+	for _, s := range selectors {
+		policy := apply.Policy{Selector: s, Action: apply.Protect, Mode: sa.Mode, Local: p.local, Remote: p.remote, ReqID: p.reqID}
+		for _, command := range policy.SetCommands() {
+			lines = append(lines, agreed(command))
+		}
+	}
+	return lines
+}
