@@ -194,14 +194,24 @@ func (c *Charon) Thaw() { c.Host.Signal(c.PID(), syscall.SIGCONT) }
 // before. A key's name is its path below /etc/swanctl.
 func (c *Charon) Load(conf string, keys map[string]string) {
 	c.t.Helper()
-	c.Host.Shell("rm -rf /etc/swanctl/*")
+	err := c.Host.Do(func() error {
+		for _, dir := range []string{"private", "pubkey"} {
+			if err := os.RemoveAll("/etc/swanctl/" + dir); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		c.t.Fatalf("%s: %v", c.Host.Name, err)
+	}
 	c.Host.WriteFile("/etc/swanctl/swanctl.conf", conf)
 	settings := "/run/swanctl.conf"
 	for path, text := range keys {
 		c.Host.WriteFile("/etc/swanctl/"+path, text)
 		settings = "/run/swanctl-keys.conf"
 	}
-	r := c.Host.Exec("env", "STRONGSWAN_CONF="+settings, "swanctl", "--load-all", "--noprompt", "--clear")
+	r := c.Host.ExecEnv([]string{"STRONGSWAN_CONF=" + settings}, "swanctl", "--load-all", "--noprompt", "--clear")
 	if r.Err != nil {
 		c.t.Fatalf("%s: swanctl: %s\n%s", c.Host.Name, r, conf)
 	}

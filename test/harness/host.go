@@ -159,6 +159,15 @@ func (h *Host) Exec(argv ...string) Result {
 
 // ExecInput is Exec with something to read on stdin.
 func (h *Host) ExecInput(input []byte, argv ...string) Result {
+	return h.exec(nil, input, argv)
+}
+
+// ExecEnv is Exec with variables added to the environment.
+func (h *Host) ExecEnv(env []string, argv ...string) Result {
+	return h.exec(env, nil, argv)
+}
+
+func (h *Host) exec(env []string, input []byte, argv []string) Result {
 	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
 	defer cancel()
 	var out, errs bytes.Buffer
@@ -167,6 +176,9 @@ func (h *Host) ExecInput(input []byte, argv ...string) Result {
 	err := h.Do(func() error {
 		cmd = exec.CommandContext(ctx, argv[0], argv[1:]...)
 		cmd.Stdout, cmd.Stderr = &out, &errs
+		if env != nil {
+			cmd.Env = append(os.Environ(), env...)
+		}
 		if input != nil {
 			cmd.Stdin = bytes.NewReader(input)
 		}

@@ -49,25 +49,24 @@ func (n *Net) Use(t testing.TB) {
 func NewNet(t testing.TB, names ...string) *Net {
 	t.Helper()
 	n := makeNet(t, names)
-	n.Middle.batch("link add br0 type bridge forward_delay 0 mcast_snooping 0", "link set br0 up")
+	middle := []string{"link add br0 type bridge forward_delay 0 mcast_snooping 0", "link set br0 up"}
 	for i, h := range n.Hosts {
-		port := portName(i)
+		middle = append(middle, cable(h, i), "link set "+portName(i)+" master br0", "link set "+portName(i)+" up")
+	}
+	n.Middle.batch(middle...)
+	for i, h := range n.Hosts {
 		h.Outer4 = netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", i+1))
 		h.Outer6 = netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", i+1))
-		n.plug(h, port)
-		n.Middle.batch("link set "+port+" master br0", "link set "+port+" up")
-		h.batch(
-			fmt.Sprintf("addr add %s/24 dev eth0", h.Outer4),
-			fmt.Sprintf("addr add %s/64 dev eth0 nodad", h.Outer6),
-			"link set eth0 up",
-		)
 		// The rest of the world is behind the next host, so that a packet that
 		// should have been encrypted goes out in clear and is seen.
 		next := (i+1)%len(names) + 1
-		h.batch(
+		h.batch(append(h.innerSetup(),
+			fmt.Sprintf("addr add %s/24 dev eth0", h.Outer4),
+			fmt.Sprintf("addr add %s/64 dev eth0 nodad", h.Outer6),
+			"link set eth0 up",
 			fmt.Sprintf("route add default via 192.0.2.%d", next),
 			fmt.Sprintf("route add default via 2001:db8::%d dev eth0", next),
-		)
+		)...)
 	}
 	n.ready()
 	return n
@@ -78,18 +77,23 @@ func NewNet(t testing.TB, names ...string) *Net {
 func NewNAT(t testing.TB, a, b string) *Net {
 	t.Helper()
 	n := makeNet(t, []string{a, b})
-	for i, link := range []struct{ host, gateway string }{
+	links := []struct{ host, gateway string }{
 		{"192.168.77.1", "192.168.77.254"},
 		{"203.0.113.2", "203.0.113.1"},
-	} {
-		h, port := n.Hosts[i], portName(i)
-		h.Outer4 = netip.MustParseAddr(link.host)
-		n.plug(h, port)
-		n.Middle.batch("addr add "+link.gateway+"/24 dev "+port, "link set "+port+" up")
-		h.batch("addr add "+link.host+"/24 dev eth0", "link set eth0 up",
-			"route add default via "+link.gateway)
 	}
-	n.Middle.Shell("echo 1 > /proc/sys/net/ipv4/ip_forward")
+	var middle []string
+	for i, link := range links {
+		middle = append(middle, cable(n.Hosts[i], i), "addr add "+link.gateway+"/24 dev "+portName(i),
+			"link set "+portName(i)+" up")
+	}
+	n.Middle.batch(middle...)
+	for i, link := range links {
+		h := n.Hosts[i]
+		h.Outer4 = netip.MustParseAddr(link.host)
+		h.batch(append(h.innerSetup(), "addr add "+link.host+"/24 dev eth0", "link set eth0 up",
+			"route add default via "+link.gateway)...)
+	}
+	n.Middle.WriteFile("/proc/sys/net/ipv4/ip_forward", "1")
 	r := n.Middle.ExecInput([]byte(`table ip nat {
 		chain out {
 			type nat hook postrouting priority srcnat;
@@ -106,7 +110,7 @@ func NewNAT(t testing.TB, a, b string) *Net {
 // portName is the middle's interface towards the i-th host, counted from 0.
 func portName(i int) string { return fmt.Sprintf("port%d", i) }
 
-// makeNet makes the namespaces of hosts and middle, with inner addresses.
+// makeNet makes the namespaces of hosts and middle.
 func makeNet(t testing.TB, names []string) *Net {
 	t.Helper()
 	n := &Net{t: t, Middle: newHost(t, "middle")}
@@ -116,52 +120,42 @@ func makeNet(t testing.TB, names []string) *Net {
 		h.Net6 = netip.MustParsePrefix(fmt.Sprintf("fd00:%d::/32", i+1))
 		h.Inner4 = netip.MustParseAddr(fmt.Sprintf("10.%d.0.1", i+1))
 		h.Inner6 = netip.MustParseAddr(fmt.Sprintf("fd00:%d::1", i+1))
-		h.batch("link set lo up",
-			fmt.Sprintf("addr add %s/32 dev lo", h.Inner4),
-			fmt.Sprintf("addr add %s/128 dev lo nodad", h.Inner6))
 		n.Hosts = append(n.Hosts, h)
+	}
+	// IPv6 is configured before the cables exist: no duplicate address
+	// detection, no router solicitations, nothing that runs late.
+	for _, h := range append([]*Host{n.Middle}, n.Hosts...) {
+		for _, conf := range []string{"all", "default"} {
+			for _, name := range []string{"accept_dad", "router_solicitations", "accept_ra"} {
+				h.WriteFile("/proc/sys/net/ipv6/conf/"+conf+"/"+name, "0")
+			}
+		}
 	}
 	return n
 }
 
-// plug makes the cable from the middle's port to the host's eth0.
-func (n *Net) plug(h *Host, port string) {
-	n.t.Helper()
-	// IPv6 is configured before the cables exist: no duplicate address
-	// detection, no router solicitations, nothing that runs late.
-	for _, end := range []*Host{h, n.Middle} {
-		end.Shell(`cd /proc/sys/net/ipv6/conf
-			for c in all default; do
-				echo 0 >$c/accept_dad; echo 0 >$c/router_solicitations; echo 0 >$c/accept_ra
-			done`)
+// innerSetup are the commands for the host's inner addresses.
+func (h *Host) innerSetup() []string {
+	return []string{
+		"link set lo up",
+		fmt.Sprintf("addr add %s/32 dev lo", h.Inner4),
+		fmt.Sprintf("addr add %s/128 dev lo nodad", h.Inner6),
 	}
-	// iproute2 takes a path for a namespace.
-	n.Middle.batch(fmt.Sprintf("link add %s type veth peer name eth0 netns %s", port, h.nsPath()))
 }
 
-// nsPath names the host's network namespace for other processes.
-func (h *Host) nsPath() string {
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.netns.Fd())
+// cable is the command that makes the middle's i-th port and, at its other end,
+// the host's eth0. iproute2 takes a path for a namespace.
+func cable(h *Host, i int) string {
+	return fmt.Sprintf("link add %s type veth peer name eth0 netns /proc/%d/fd/%d",
+		portName(i), os.Getpid(), h.netns.Fd())
 }
 
-// ready waits until every host reaches the next one.
+// ready sees that the first host reaches the second.
 func (n *Net) ready() {
 	n.t.Helper()
-	for i, h := range n.Hosts {
-		to := n.Hosts[(i+1)%len(n.Hosts)]
-		if i > 0 && to == n.Hosts[0] && !n.reaches(h, to) {
-			continue // from outside, a masqueraded host is not reached
-		}
-		if h.Ping(h.Outer4, to.Outer4, 1) == 0 && h.Ping(h.Outer4, to.Outer4, 20) == 0 {
-			n.t.Fatalf("%s does not reach %s", h.Name, to.Name)
-		}
+	if n.A().Ping(n.A().Outer4, n.B().Outer4, 1) == 0 && n.A().Ping(n.A().Outer4, n.B().Outer4, 20) == 0 {
+		n.t.Fatalf("%s does not reach %s", n.A().Name, n.B().Name)
 	}
-}
-
-// reaches says whether the hosts share a network.
-func (n *Net) reaches(from, to *Host) bool {
-	p, err := from.Outer4.Prefix(24)
-	return err == nil && p.Contains(to.Outer4)
 }
 
 // Netem sets tc-netem parameters ("delay 20ms loss 1%") on the way from the

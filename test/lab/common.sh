@@ -12,7 +12,7 @@ guest_packages=(
 	# the network
 	iproute2 iputils-ping nftables iperf3 tcpdump conntrack
 	# the rest of a host
-	kmod procps util-linux less
+	kmod procps util-linux less xz-utils
 )
 
 # What the kernel must offer to the tests, as modules or built in. Algorithms
