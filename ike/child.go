@@ -26,10 +26,13 @@ const retention = 5 * time.Second
 // child is a Child SA and what we have to do about it.
 type child struct {
 	ChildSA
-	State       childState
-	Rekeying    bool   // a task of ours to replace it waits or runs
-	ReplacedBy  uint32 // the peer made this one in its place; we switch at its DELETE
-	Unwanted    bool   // the loser of a collision: it never carries our packets
+	State      childState
+	Rekeying   bool   // a task of ours to replace it waits or runs
+	ReplacedBy uint32 // the peer made this one in its place; we switch at its DELETE
+	Unwanted   bool   // the loser of a collision: it never carries our packets
+	// AnswerID is the Message ID of the peer's request that made it, plus 1. The
+	// peer may not have our answer before its next request comes.
+	AnswerID    uint32
 	LowestNonce []byte
 	SoftAt      time.Time // our timer behind the data plane's soft limit of time
 	RetireAt    time.Time
@@ -43,6 +46,12 @@ func (sa *ikeSA) sorted() []*child {
 		}
 		return int(int64(a.SPIIn) - int64(b.SPIIn))
 	})
+}
+
+// unconfirmed reports whether the peer may not know of a Child SA that we made at
+// its request, because our answer is still on its way.
+func (e *Endpoint) unconfirmed(sa *ikeSA, c *child) bool {
+	return c.AnswerID != 0 && c.AnswerID == sa.Recv.ExpectID && e.now.Before(c.Created.Add(time.Minute))
 }
 
 // byOutbound finds the Child SA by the SPI that the peer knows it by.

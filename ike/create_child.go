@@ -181,7 +181,7 @@ func (e *Endpoint) install(sa *ikeSA, n negotiated, exchange wire.ExchangeType, 
 
 // answerChild sends the answer for a Child SA that is installed.
 func (e *Endpoint) answerChild(sa *ikeSA, c *child, n negotiated, exchange wire.ExchangeType, answer []wire.Payload, old *child) {
-	c.State = childLive
+	c.State, c.AnswerID = childLive, sa.Recv.ExpectID+1
 	remote, local := n.remoteTS, n.localTS
 	if n.transport && sa.NATThere {
 		remote = substitute(remote, n.offeredRemote)
@@ -197,7 +197,6 @@ func (e *Endpoint) answerChild(sa *ikeSA, c *child, n negotiated, exchange wire.
 	if old != nil {
 		old.ReplacedBy = c.SPIIn
 		e.rivalled(sa, old, c)
-		e.state.Peers[sa.Peer].Rekeys.Child++
 	}
 	// The first Child SA must have its policies before the initiator can send.
 	// One that replaces another takes over when that is deleted.

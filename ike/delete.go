@@ -114,6 +114,7 @@ func (e *Endpoint) respondInformational(sa *ikeSA, ps payloads) {
 			e.deletedByPeer(sa)
 			return
 		case d.Protocol == wire.ProtocolESP:
+			e.preferred(sa)
 			ours = append(ours, e.deletedChildren(sa, d.SPIs)...)
 		}
 	}
@@ -154,6 +155,7 @@ func (e *Endpoint) deletedChildren(sa *ikeSA, spis []uint32) []uint32 {
 		case next != nil && next.State == childLive:
 			if e.state.Peers[sa.Peer].Outbound == c.SPIIn {
 				e.activate(sa, next)
+				e.state.Peers[sa.Peer].Rekeys.Child++
 			}
 			e.retire(sa, c, true)
 		case e.state.Peers[sa.Peer].Outbound != c.SPIIn:
@@ -174,15 +176,16 @@ func (e *Endpoint) replacing(sa *ikeSA, c *child) bool {
 
 // deletedByPeer acts on the peer's DELETE of the IKE SA.
 func (e *Endpoint) deletedByPeer(sa *ikeSA) {
+	if t, ok := sa.Send.Active.(*ikeTask); ok && e.state.SAs[t.RivalSPI] != nil {
+		// Both rekeyed it, and the peer is done before it heard of ours.
+		e.inherit(sa, e.state.SAs[t.RivalSPI])
+		e.supersede(sa)
+	}
 	if sa.State == established {
 		e.dismiss(sa, errPeerDeleted)
 		return
 	}
-	// A replaced one, or one that both delete at once.
-	if t, ok := sa.Send.Active.(*ikeTask); ok {
-		t.abort(e, sa)
-	}
-	e.gone(sa)
+	e.gone(sa) // a replaced one, or one that both delete at once
 }
 
 // dropOthers forgets the other IKE SAs with a peer that says that it has none

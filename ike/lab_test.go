@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,16 +18,16 @@ import (
 
 // host is one end in a test: an endpoint, its data plane, and what it said.
 type host struct {
-	t       testing.TB
-	name    string
-	addr    netip.Addr
-	e       *Endpoint
-	cfg     Config
-	nextSPI uint32
-	in, out map[uint32]ChildSA // installed, by SPI
-	active  *ChildSA           // that the policies use
-	saved   []byte             // the last snapshot
-	said    []Action           // Established, Lost, Closed, Report, Unclaimed
+	t                    testing.TB
+	name                 string
+	addr                 netip.Addr
+	e                    *Endpoint
+	cfg                  Config
+	nextSPI              uint32
+	in, out              map[uint32]ChildSA // installed, by SPI
+	active               *ChildSA           // that the policies use
+	saved                []byte             // the last snapshot
+	said                 []Action           // Established, Lost, Closed, Report, Unclaimed
 	failSPI, failInstall bool
 	noResolve            bool
 }
@@ -37,6 +38,9 @@ type network struct {
 	now   time.Time
 	hosts []*host
 	queue []Send
+	// flowing: after each single action packets have to pass both ways.
+	flowing bool
+	trace   []string // what happened last
 	// drop decides whether a datagram is lost; nil: none is.
 	drop func(Send) bool
 	// nat translates the source address of what leaves a host; nil: no NAT.
@@ -116,12 +120,39 @@ func (n *network) step(h *host, ev Event) {
 			if answer := h.do(n, a); answer != nil {
 				events = append(events, answer)
 			}
+			if n.flowing {
+				n.mustFlow()
+			}
 		}
+	}
+}
+
+// record remembers what happened, in one line an action, for a failing test.
+func (n *network) record(h *host, a Action) {
+	var s string
+	switch a := a.(type) {
+	case Report:
+		s = fmt.Sprintf("%s %s mid %d %s %v", a.SPIi, a.Exchange, a.MessageID, a.Text, a.Err)
+	case InstallChild:
+		s = fmt.Sprintf("install in %08x out %08x", a.Child.SPIIn, a.Child.SPIOut)
+	case SwitchOutbound:
+		s = fmt.Sprintf("switch to in %08x out %08x", a.Child.SPIIn, a.Child.SPIOut)
+	case RemoveChild:
+		s = fmt.Sprintf("remove in %08x %t out %08x %t", a.Child.SPIIn, a.Inbound, a.Child.SPIOut, a.Outbound)
+	case Persist, AllocSPI, Send:
+		return
+	default:
+		s = fmt.Sprintf("%T", a)
+	}
+	n.trace = append(n.trace, fmt.Sprintf("%s %s: %s", n.now.Sub(start), h.name, s))
+	if len(n.trace) > 60 {
+		n.trace = n.trace[1:]
 	}
 }
 
 // do carries out one action and checks that it makes sense.
 func (h *host) do(n *network, a Action) Event {
+	n.record(h, a)
 	switch a := a.(type) {
 	case Persist:
 		b, err := h.e.Snapshot()
@@ -281,16 +312,8 @@ func (n *network) mustFlow() {
 	}
 }
 
-// log is what the hosts said.
-func (n *network) log() string {
-	var s string
-	for _, h := range n.hosts {
-		for _, a := range h.said {
-			s += fmt.Sprintf("%s: %T %+v\n", h.name, a, a)
-		}
-	}
-	return s
-}
+// log is what happened last.
+func (n *network) log() string { return strings.Join(n.trace, "\n") }
 
 // said returns the last action of a type that a host said.
 func said[A Action](h *host) (A, bool) {

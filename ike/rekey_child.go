@@ -24,6 +24,8 @@ type childTask struct {
 	Nonce []byte
 	NoKE  bool // the peer takes neither our KE nor the choice of NONE
 	Tries int
+	// Unsure: when we asked, the peer might not have known of Old yet.
+	Unsure bool
 	// Rival is the lowest nonce of the peer's own rekey of Old that came while
 	// ours was under way (RFC 7296, Section 2.8.1), and what it made.
 	Rival    []byte
@@ -61,6 +63,7 @@ func (t *childTask) request(e *Endpoint, sa *ikeSA) ([]wire.Payload, progress) {
 	var ps []wire.Payload
 	if old != nil {
 		ps = append(ps, wire.Notify{Kind: wire.NotifyRekeySA, Protocol: wire.ProtocolESP, SPI: binary.BigEndian.AppendUint32(nil, old.SPIIn)})
+		t.Unsure = e.unconfirmed(sa, old)
 		t.LocalTS, t.RemoteTS, t.Transport = old.LocalTS, old.RemoteTS, old.Transport
 	}
 	proposals := p.espOffer(false)
@@ -171,7 +174,8 @@ func (t *childTask) refused(e *Endpoint, sa *ikeSA, old *child, n *wire.Notify) 
 	t.abort(e, sa)
 	err := &PeerError{Exchange: wire.CreateChildSA, Kind: n.Kind}
 	switch {
-	case n.Kind == wire.NotifyTemporaryFailure:
+	case n.Kind == wire.NotifyTemporaryFailure,
+		n.Kind == wire.NotifyChildSANotFound && t.Unsure:
 		if old != nil && old.ReplacedBy == 0 {
 			old.SoftAt = e.now.Add(retryTemporary + time.Duration(e.fraction()*float64(retryTemporary)))
 		} else if old == nil {
@@ -229,9 +233,6 @@ func (t *childTask) installed(e *Endpoint, sa *ikeSA, err error) {
 		e.submitFirst(sa, &deleteTask{SPIs: []uint32{c.SPIIn}})
 	default:
 		e.replace(sa, old, c)
-		if t.Old != 0 {
-			e.state.Peers[sa.Peer].Rekeys.Child++
-		}
 	}
 	e.finish(sa)
 }
@@ -242,6 +243,7 @@ func (e *Endpoint) replace(sa *ikeSA, old, c *child) {
 	if old == nil || old.State == childRetiring {
 		return
 	}
+	e.state.Peers[sa.Peer].Rekeys.Child++
 	e.emit(RemoveChild{Child: old.ChildSA.withoutKeys(), Outbound: true})
 	old.State = childDeleting
 	e.submitFirst(sa, &deleteTask{SPIs: []uint32{old.SPIIn}})

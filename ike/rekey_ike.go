@@ -90,7 +90,6 @@ func (t *ikeTask) response(e *Endpoint, sa *ikeSA, ps payloads) progress {
 	if t.Rival != nil && rival != nil && slices.Compare(next.LowestNonce, t.Rival) < 0 {
 		// Ours has the lowest nonce and loses: we delete it, the peer the old one.
 		e.inherit(sa, rival)
-		next.State = established
 		e.deleteIKE(next, nil)
 		e.supersede(sa)
 		return finished
@@ -98,7 +97,6 @@ func (t *ikeTask) response(e *Endpoint, sa *ikeSA, ps payloads) progress {
 	if rival != nil {
 		e.supersede(rival) // the peer deletes it
 	}
-	e.state.Peers[sa.Peer].Rekeys.IKE++
 	e.inherit(sa, next)
 	e.supersede(sa)
 	e.emit(Persist{})
@@ -165,10 +163,10 @@ func (e *Endpoint) respondRekeyIKE(sa *ikeSA, ps payloads) {
 	if rivals {
 		// Which one stays is decided when the answer to ours comes.
 		ours.Rival, ours.RivalSPI = next.LowestNonce, next.local()
+		next.State = contested
 	} else {
 		e.inherit(sa, next)
 		e.supersede(sa)
-		e.state.Peers[sa.Peer].Rekeys.IKE++
 	}
 	e.respond(sa, wire.CreateChildSA,
 		wire.SA{Proposals: []wire.Proposal{choice.Wire(wire.ProtocolIKE, binary.BigEndian.AppendUint64(nil, uint64(next.SPIr)))}},
@@ -202,7 +200,12 @@ func (e *Endpoint) heir(sa *ikeSA, original bool, spii, spir wire.SPI, choice su
 // inherit moves the Child SAs, and what was to be done about them, to the new
 // IKE SA.
 func (e *Endpoint) inherit(sa, next *ikeSA) {
+	if sa.State != replaced {
+		e.state.Peers[sa.Peer].Rekeys.IKE++
+	}
+	next.State = established
 	for spi, c := range sa.Children {
+		c.AnswerID = 0
 		next.Children[spi] = c
 	}
 	sa.Children = map[uint32]*child{}
@@ -239,4 +242,15 @@ func (e *Endpoint) rekeyQueued(sa *ikeSA) bool {
 // delete it gets a minute.
 func (e *Endpoint) supersede(sa *ikeSA) {
 	sa.State, sa.SoftAt, sa.HardAt = replaced, time.Time{}, e.now.Add(time.Minute)
+}
+
+// preferred settles a collision of two rekeys of the IKE SA that is undecided
+// here: the peer uses sa, which its own rekey made, so it is what stays.
+func (e *Endpoint) preferred(sa *ikeSA) {
+	for _, old := range e.ofPeer(sa.Peer) {
+		if t, ok := old.Send.Active.(*ikeTask); ok && t.RivalSPI == sa.local() && old.State == established {
+			e.inherit(old, sa)
+			e.supersede(old)
+		}
+	}
 }

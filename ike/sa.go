@@ -17,6 +17,7 @@ const (
 	established                // both are
 	replaced                   // a rekey made another one; it waits for its DELETE
 	deleting                   // we sent its DELETE
+	contested                  // the peer's rekey made it while ours is under way; which one stays is open
 )
 
 // ikeSA is one IKE SA. The exported fields are its persistent state.

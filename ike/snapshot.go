@@ -67,7 +67,7 @@ func Restore(cfg Config, snapshot []byte) (*Endpoint, error) {
 
 // check refuses an IKE SA that a state file cannot hold.
 func (sa *ikeSA) check() error {
-	bad := !sa.authenticated() && sa.Init == nil || sa.State > deleting ||
+	bad := !sa.authenticated() && sa.Init == nil || sa.State > contested ||
 		(sa.Send.Request != nil) && sa.Send.Active == nil
 	for spi, c := range sa.Children {
 		bad = bad || c == nil || c.SPIIn != spi || !c.Local.IsValid() || !c.Remote.IsValid()

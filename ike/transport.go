@@ -281,6 +281,7 @@ func (e *Endpoint) request(sa *ikeSA, d Datagram, m *wire.Message, ps payloads) 
 	case m.Exchange == wire.IKEAuth && !authenticated && !sa.Original:
 		e.respondAuth(sa, d, ps)
 	case m.Exchange == wire.CreateChildSA && authenticated:
+		e.preferred(sa)
 		e.respondCreateChild(sa, ps)
 	case m.Exchange == wire.Informational && authenticated:
 		e.respondInformational(sa, ps)
