@@ -86,7 +86,7 @@ lint: $(LINT)
 	@echo '== lint'
 	$(LINT) run ./...
 	test -z "$$(gofmt -l . | tee /dev/stderr)"
-	mandoc -Tlint -Wstyle $(PAGES)
+	! mandoc -Tlint $(PAGES) 2>&1 | grep -v 'referenced manual not found\|outdated mandoc.db'
 	shellcheck -x -e SC2054 $(SCRIPTS)
 
 unit:
