@@ -15,6 +15,10 @@ guest_packages=(
 	kmod procps util-linux less xz-utils
 )
 
+# What boots the VM, from the same release: QEMU before 8.1 translates code that
+# the kernel is just patching, and the kernel crashes under load.
+vm_packages=(qemu-system-x86 virtiofsd)
+
 # What the kernel must offer to the tests, as modules or built in. Algorithms
 # are left out: the kernel loads them when the first SA asks for them.
 kernel_modules=(
@@ -41,18 +45,10 @@ host_has_esp() {
 		2>/dev/null
 }
 
-# Debian 12 ships virtiofsd with QEMU, later releases as a package of its own.
-find_virtiofsd() {
-	local f
-	for f in /usr/libexec/virtiofsd /usr/lib/qemu/virtiofsd /usr/bin/virtiofsd; do
-		[[ -x $f ]] && { echo "$f"; return 0; }
-	done
-	return 1
-}
-
-# The recipe's fingerprint: another recipe is another root.
+# The root for a mode, native or vm. Its name has the recipe's fingerprint:
+# another recipe is another root.
 root_dir() {
 	local sum
-	sum=$({ cat "$lab/setup"; echo "$suite" "${guest_packages[@]}"; } | sha256sum)
-	echo "$cache/root-$suite-${sum:0:12}"
+	sum=$({ cat "$lab/setup"; echo "$suite" "${guest_packages[@]}" "${vm_packages[@]}"; } | sha256sum)
+	echo "$cache/root-$suite-$1-${sum:0:12}"
 }
