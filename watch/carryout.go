@@ -171,6 +171,7 @@ func (l *loop) removeSA(id ike.ChildID) error {
 func (l *loop) removeChild(a ike.RemoveChild) {
 	var err error
 	if a.Outbound && a.Child.SPIOut != 0 {
+		l.unsend(a.Child.SPIOut)
 		err = l.removeSA(a.Child.OutID())
 	}
 	if a.Inbound && a.Child.SPIIn != 0 {

@@ -104,6 +104,6 @@ func askAgain(d *dir, req *request, timeout time.Duration) (*response, error) {
 		if !errors.Is(err, ErrNoLoop) || !starting || time.Now().After(giveUp) {
 			return r, err
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(askPause)
 	}
 }

@@ -46,6 +46,8 @@ const (
 	maxRequest = 1 << 20
 	// requestTimeout is how long a client may take to send its request.
 	requestTimeout = 5 * time.Second
+	// finishTimeout is how long a loop that ends waits for its clients.
+	finishTimeout = time.Second
 	// maxClients bounds the connections being served.
 	maxClients = 64
 )
@@ -54,7 +56,6 @@ const (
 type control struct {
 	listener *net.UnixListener
 	clients  chan struct{} // a token for each
-	once     sync.Once
 	accept   sync.WaitGroup
 	serving  sync.WaitGroup
 }
@@ -68,7 +69,7 @@ func listenControl(path string) (*net.UnixListener, error) {
 		return nil, err
 	}
 	listener.SetUnlinkOnClose(false) // the path may be another process's by then
-	return listener, nil
+	return listener, os.Chmod(path, 0o600)
 }
 
 func newControl(listener *net.UnixListener) *control {
@@ -109,7 +110,18 @@ func (c *control) stopServing() {
 	c.accept.Wait()
 }
 
-func (c *control) close() { c.once.Do(func() { _ = c.listener.Close() }) }
+// finish closes the listener, and gives those who wait for an answer that is
+// there the time to get it.
+func (c *control) finish() {
+	_ = c.listener.Close()
+	c.accept.Wait()
+	served := make(chan struct{})
+	go func() { c.serving.Wait(); close(served) }()
+	select {
+	case <-served:
+	case <-time.After(finishTimeout):
+	}
+}
 
 // allowed: root, or the owner of this process. The directory keeps others out
 // already.

@@ -25,6 +25,8 @@ const (
 	// handoverTimeout is how long a loop may be on its way from `up` to the
 	// background, and its socket belong to nobody.
 	handoverTimeout = 2 * time.Second
+	// askPause is between two looks at it.
+	askPause = 20 * time.Millisecond
 )
 
 // DownOptions are those of Down.
@@ -79,15 +81,13 @@ func Down(o DownOptions) error {
 		frozen := errors.Is(err, os.ErrDeadlineExceeded)
 		if frozen || time.Now().After(giveUp) {
 			o.Log.Warn("the loop does not answer; ending it", "pid", running.PID, "err", err)
-			err = process.kill(d)
-			process.close()
-			if err != nil {
+			if err := process.kill(d); err != nil {
+				process.close()
 				return err
 			}
-			continue
 		}
 		process.close()
-		time.Sleep(20 * time.Millisecond) // it is being handed to the background
+		time.Sleep(askPause) // it is being handed to the background, or is ending
 	}
 }
 

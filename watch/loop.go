@@ -3,7 +3,6 @@ package watch
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
@@ -116,9 +115,11 @@ func (l *loop) settle() {
 	for len(l.queue) > 0 {
 		ev := l.queue[0]
 		l.queue = l.queue[1:]
+		l.trace("event", ev)
 		actions := l.core.Step(l.now(), ev)
 		l.register() // before anything is sent that an answer could come to
 		for _, a := range actions {
+			l.trace("action", a)
 			l.carryOut(a)
 		}
 	}
@@ -225,11 +226,9 @@ func (l *loop) call(f func()) bool {
 func (l *loop) happened(ev apply.Event) {
 	switch ev := ev.(type) {
 	case apply.Expire:
-		l.log.Debug("expire", "spi", fmt.Sprintf("%08x", ev.SPI), "dst", ev.Dst, "hard", ev.Hard)
 		l.push(ike.Expire{Child: ike.ChildID{Dst: ev.Dst, SPI: ev.SPI}, Hard: ev.Hard})
 	case apply.Acquire:
 		if p := l.byReqID[ev.ReqID]; p != nil {
-			l.log.Debug("acquire", "peer", p.conf.Name, "packet", ev.Packet)
 			l.push(ike.Acquire{Peer: p.conf.Name})
 		}
 	case apply.Mapping:
@@ -287,7 +286,7 @@ func (l *loop) stop() error {
 func (l *loop) release() {
 	l.cancel()
 	close(l.in.stop)
-	l.control.close()
+	l.control.finish()
 	l.hand.close()
 	l.sockets.close()
 	l.in.done.Wait()

@@ -150,6 +150,9 @@ func (l *loop) makeCore(leftovers bool) (restored bool) {
 func (l *loop) guardAll() error {
 	for i := range l.tunnel.Peers {
 		p := l.peers[l.tunnel.Peers[i].Name]
+		if !p.local.IsValid() {
+			p.local = p.conf.Address
+		}
 		if !p.remote.IsValid() && len(p.addresses) > 0 {
 			if local, err := l.localFor(p, p.addresses[0]); err == nil {
 				p.local, p.remote = local, p.addresses[0]

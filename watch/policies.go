@@ -79,6 +79,17 @@ func (l *loop) removePolicies(c *ike.ChildSA) {
 	}
 }
 
+// unsend removes the policies that still send on an outbound SA which is about to
+// go: without it the kernel would reserve an SPI for each packet, where the
+// guard just drops them.
+func (l *loop) unsend(spi uint32) {
+	for _, policy := range l.protect {
+		if policy.SPI == spi {
+			l.dropProtect(policy)
+		}
+	}
+}
+
 func (l *loop) dropProtect(policy apply.Policy) {
 	delete(l.protect, policy.Selector)
 	if err := l.journal.RemovePolicy(policy); err != nil && !errors.Is(err, apply.ErrAbsent) {

@@ -14,7 +14,7 @@ const rekeyTimeout = 10 * time.Second
 // rekeyWait is a rekey command that waits for its end.
 type rekeyWait struct {
 	ike      bool
-	before   map[string]ike.Rekeys // of the peers that are not done
+	before   map[string]ike.PeerStatus // of the peers that are not done
 	deadline time.Time
 	done     chan<- error
 }
@@ -25,12 +25,12 @@ func (l *loop) rekey(name string, ikeSA bool, done chan<- error) {
 		done <- fmt.Errorf("there is no peer %q", name)
 		return
 	}
-	w := &rekeyWait{ike: ikeSA, before: map[string]ike.Rekeys{}, deadline: l.now().Add(rekeyTimeout), done: done}
+	w := &rekeyWait{ike: ikeSA, before: map[string]ike.PeerStatus{}, deadline: l.now().Add(rekeyTimeout), done: done}
 	for _, st := range l.core.Status() {
 		if name != "" && st.Name != name || !isUp(st) {
 			continue
 		}
-		w.before[st.Name] = st.Rekeys
+		w.before[st.Name] = st
 		if ikeSA {
 			l.push(ike.RekeyIKE{Peer: st.Name})
 		} else {
@@ -69,14 +69,15 @@ func (w *rekeyWait) check(status map[string]ike.PeerStatus, now time.Time) (err 
 	late := &NoAnswer{After: rekeyTimeout}
 	for name, before := range w.before {
 		st := status[name]
-		count, was := st.Rekeys.Child, before.Child
+		count, was := st.Rekeys.Child, before.Rekeys.Child
 		if w.ike {
-			count, was = st.Rekeys.IKE, before.IKE
+			count, was = st.Rekeys.IKE, before.Rekeys.IKE
 		}
 		switch {
 		case count > was:
 			delete(w.before, name)
-		case st.Rekeys.Failed > before.Failed:
+		case st.Rekeys.Failed > before.Rekeys.Failed && st.LastError != before.LastError:
+			// Without a new reason it was only put off, and is tried again.
 			return fmt.Errorf("%s: the rekey failed: %s", name, st.LastError), true
 		case !isUp(st):
 			return fmt.Errorf("%s was lost meanwhile: %s", name, st.LastError), true

@@ -126,6 +126,9 @@ func (t *terminal) Report(r ike.Report) {
 		return
 	}
 	line := r.Text
+	if r.Exchange != 0 {
+		line = r.Exchange.String() + " " + line
+	}
 	if r.Peer != "" {
 		line = r.Peer + ": " + line
 	}
