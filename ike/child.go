@@ -137,7 +137,8 @@ func (e *Endpoint) activate(sa *ikeSA, c *child) {
 	ps.ChildFailures, ps.Failures, ps.LastError = 0, 0, ""
 	if !ps.Up {
 		ps.Up = true
-		e.emit(Persist{}, Established{sa.Peer})
+		e.save()
+		e.emit(Established{sa.Peer})
 	}
 }
 

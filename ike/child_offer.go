@@ -81,7 +81,8 @@ func (r *ChildRequest) accept(e *Endpoint, sa *ikeSA, ps payloads, match suite.M
 	}, true)
 	ref := e.ref(sa)
 	r.Ref = ref.N
-	e.emit(Persist{}, InstallChild{Ref: ref, Child: c.ChildSA})
+	e.save()
+	e.emit(InstallChild{Ref: ref, Child: c.ChildSA})
 	return waiting
 }
 

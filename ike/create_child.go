@@ -162,7 +162,8 @@ func (e *Endpoint) install(sa *ikeSA, n negotiated, exchange wire.ExchangeType, 
 		c := e.newChild(sa, n, false)
 		ref := e.ref(sa)
 		ps.ref = ref.N
-		e.emit(Persist{}, InstallChild{Ref: ref, Child: c.ChildSA})
+		e.save()
+		e.emit(InstallChild{Ref: ref, Child: c.ChildSA})
 	}
 	ps.installed = func(err error) {
 		c := sa.Children[n.spiIn]

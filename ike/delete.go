@@ -42,7 +42,7 @@ func (t *deleteTask) response(e *Endpoint, sa *ikeSA, _ payloads) progress {
 		// collision's loser is still there.
 		e.retire(sa, c, c.Unwanted)
 	}
-	e.emit(Persist{})
+	e.save()
 	return finished
 }
 
@@ -56,7 +56,7 @@ func (e *Endpoint) gone(sa *ikeSA) {
 		t.abort(e, sa)
 	}
 	e.drop(sa)
-	e.emit(Persist{})
+	e.save()
 	if ps := e.state.Peers[peer]; state == deleting && ps != nil && ps.Closed && len(e.ofPeer(peer)) == 0 {
 		e.emit(Closed{peer})
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"time"
 
 	"ipsec-quick/ike/wire"
@@ -18,8 +19,9 @@ type Endpoint struct {
 	state state
 	stats Stats
 
-	now time.Time // of the Step that runs
-	out []Action  // of the Step that runs
+	now     time.Time // of the Step that runs
+	out     []Action  // of the Step that runs
+	unsaved bool      // that Step changed what has to survive a restart
 
 	// halfOpen finds the IKE SA that an IKE_SA_INIT request made, when the
 	// request comes again: it does not carry our SPI yet.
@@ -90,8 +92,17 @@ func (e *Endpoint) Step(now time.Time, ev Event) []Action {
 	}
 	e.elapse()
 	e.maintain()
+	if e.unsaved {
+		// A snapshot is of what the whole Step led to. Before anything else it
+		// holds for all of it, and one is enough.
+		e.unsaved = false
+		e.out = slices.Insert(e.out, 0, Action(Persist{}))
+	}
 	return e.out
 }
+
+// save makes the list of actions begin with Persist.
+func (e *Endpoint) save() { e.unsaved = true }
 
 // emit appends actions to the list that Step returns.
 func (e *Endpoint) emit(actions ...Action) { e.out = append(e.out, actions...) }

@@ -199,7 +199,7 @@ func (e *Endpoint) refuseAuth(sa *ikeSA, err error) {
 		e.removeChild(sa, c)
 	}
 	e.drop(sa)
-	e.emit(Persist{})
+	e.save()
 }
 
 // identify finds the peer that an IKE_AUTH request is from: by its identity and

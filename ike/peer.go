@@ -205,7 +205,7 @@ func (e *Endpoint) expire(ev Expire) {
 	e.report(sa, nil, "hard limit of the Child SA %08x", c.SPIIn)
 	spi := c.SPIIn
 	e.removeChild(sa, c)
-	e.emit(Persist{})
+	e.save()
 	e.submit(sa, &deleteTask{SPIs: []uint32{spi}})
 }
 
@@ -254,7 +254,7 @@ func (e *Endpoint) elapseSA(sa *ikeSA) {
 		case c.State == childRetiring && past(c.RetireAt):
 			e.emit(RemoveChild{Child: c.ChildSA.withoutKeys(), Inbound: true})
 			e.discard(sa, c)
-			e.emit(Persist{})
+			e.save()
 		case past(c.SoftAt):
 			c.SoftAt = time.Time{}
 			e.rekeyChild(sa, c)

@@ -99,7 +99,7 @@ func (t *ikeTask) response(e *Endpoint, sa *ikeSA, ps payloads) progress {
 	}
 	e.inherit(sa, next)
 	e.supersede(sa)
-	e.emit(Persist{})
+	e.save()
 	e.submitFirst(sa, &deleteTask{IKE: true})
 	return finished
 }

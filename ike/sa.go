@@ -46,7 +46,6 @@ type ikeSA struct {
 	Created, Established time.Time
 	SoftAt, HardAt       time.Time // rekey, delete; zero: never
 	LastHeard, LastSent  time.Time
-	Closing              bool // by Close: nothing starts over
 
 	// What can be made again from the rest.
 	openCipher, sealCipher *suite.Cipher
@@ -133,7 +132,7 @@ func (e *Endpoint) dismiss(sa *ikeSA, err error) {
 		t.abort(e, sa)
 	}
 	e.drop(sa)
-	e.emit(Persist{})
+	e.save()
 	if wasPeer != "" {
 		e.lost(wasPeer, sa, err, wasEstablished)
 	}

@@ -111,7 +111,7 @@ func (e *Endpoint) recovered(present map[ChildID]bool) {
 			ps.Outbound = 0
 		}
 	}
-	e.emit(Persist{})
+	e.save()
 }
 
 // recoverChild compares one Child SA with what the data plane has.
