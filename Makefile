@@ -38,7 +38,7 @@ PAGES   := man/ipsec-quick.8 man/ipsec-quick.toml.5
 # ---- The command -----------------------------------------------------------
 
 build:
-	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ipsec-quick ./cmd/ipsec-quick
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.buildVersion=$(VERSION)' -o bin/ipsec-quick ./cmd/ipsec-quick
 
 install: build
 	@install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(MANDIR)/man5' '$(DESTDIR)$(MANDIR)/man8'
