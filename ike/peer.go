@@ -66,7 +66,6 @@ func (e *Endpoint) current(peer string) *ikeSA {
 // establish marks both ends as authenticated.
 func (e *Endpoint) establish(sa *ikeSA) {
 	sa.State, sa.Established = established, e.now
-	delete(e.halfOpen, initKey{sa.SPIi, sa.Remote})
 	e.startLifetime(sa)
 }
 
@@ -87,10 +86,9 @@ func (e *Endpoint) endHandshake(sa *ikeSA) {
 	if sa.Init == nil {
 		return
 	}
-	for key, spi := range e.halfOpen {
-		if spi == sa.local() {
-			delete(e.halfOpen, key)
-		}
+	delete(e.halfOpen, initKey{sa.SPIi, sa.Init.From})
+	if sa.Init.KE != nil {
+		sa.Init.KE.Wipe()
 	}
 	sa.Init = nil
 }
@@ -145,44 +143,58 @@ func (e *Endpoint) acquire(peer string) {
 
 // maintain brings peers that are wanted and not there a step nearer.
 func (e *Endpoint) maintain() {
-	have := map[string][]*ikeSA{}
-	for _, sa := range e.state.SAs {
-		have[sa.Peer] = append(have[sa.Peer], sa)
-	}
 	for i := range e.cfg.Peers {
 		p := &e.cfg.Peers[i]
-		ps := e.state.Peers[p.Name]
-		if ps.Closed || p.Start != StartNow && !ps.Wanted {
+		at, wanted := e.attemptAt(p)
+		if !wanted || e.now.Before(at) {
 			continue
 		}
-		sas := have[p.Name]
-		switch {
-		case slices.ContainsFunc(sas, func(sa *ikeSA) bool { return sa.State == initSent || sa.State == halfOpen }):
-		case slices.ContainsFunc(sas, func(sa *ikeSA) bool { return sa.State == established }):
-			e.maintainChild(e.current(p.Name), ps)
-		case !ps.Resolving.IsZero() && e.now.Before(ps.Resolving.Add(resolveFor)):
-		case !e.now.Before(ps.RetryAt):
-			ps.Resolving = e.now
-			e.emit(Resolve{p.Name})
+		if sa := e.current(p.Name); sa != nil {
+			e.submit(sa, &childTask{})
+			continue
 		}
+		e.state.Peers[p.Name].Resolving = e.now
+		e.emit(Resolve{p.Name})
 	}
 }
 
-// maintainChild makes a Child SA where an IKE SA has none.
-func (e *Endpoint) maintainChild(sa *ikeSA, ps *peerState) {
-	if ps.Outbound != 0 || e.now.Before(ps.ChildRetryAt) || sa.pending != nil || sa.Init != nil {
-		return
+// attemptAt is when the next attempt at what a peer lacks begins, an IKE SA or
+// its Child SA; the zero time: now. It is not wanted when nothing is lacking, or
+// an attempt is under way.
+func (e *Endpoint) attemptAt(p *Peer) (at time.Time, wanted bool) {
+	ps := e.state.Peers[p.Name]
+	if ps.Closed || p.Start != StartNow && !ps.Wanted {
+		return at, false
 	}
-	if slices.ContainsFunc(sa.Send.tasks(), func(t task) bool {
+	var current *ikeSA
+	for _, sa := range e.ofPeer(p.Name) {
+		switch sa.State {
+		case initSent, halfOpen:
+			return at, false
+		case established:
+			current = sa
+		default: // on its way out
+		}
+	}
+	switch {
+	case current != nil:
+		return ps.ChildRetryAt, ps.Outbound == 0 && !current.makingChild()
+	case !ps.Resolving.IsZero():
+		return ps.Resolving.Add(resolveFor), true
+	}
+	return ps.RetryAt, true
+}
+
+// makingChild reports whether a Child SA is being made, or whether a rekey of
+// the IKE SA has to end before one can be.
+func (sa *ikeSA) makingChild() bool {
+	return sa.pending != nil || sa.Init != nil || slices.ContainsFunc(sa.Send.tasks(), func(t task) bool {
 		switch t.(type) {
 		case *childTask, *authTask, *ikeTask:
 			return true
 		}
 		return false
-	}) {
-		return
-	}
-	e.submit(sa, &childTask{})
+	})
 }
 
 // expire is a limit that the data plane saw: soft means new keys, hard that the
@@ -319,18 +331,9 @@ func (e *Endpoint) NextDeadline() time.Time {
 	for _, sa := range e.state.SAs {
 		d.at(e.deadline(sa))
 	}
-	for name, p := range e.peers {
-		ps := e.state.Peers[name]
-		if ps.Closed || p.Start != StartNow && !ps.Wanted {
-			continue
-		}
-		switch sa := e.current(name); {
-		case sa != nil && ps.Outbound == 0:
-			d.at(ps.ChildRetryAt)
-		case sa == nil && len(e.ofPeer(name)) == 0 && !ps.Resolving.IsZero():
-			d.at(ps.Resolving.Add(resolveFor))
-		case sa == nil:
-			d.at(ps.RetryAt)
+	for _, p := range e.peers {
+		if at, wanted := e.attemptAt(p); wanted {
+			d.at(at)
 		}
 	}
 	return d.Time

@@ -55,7 +55,8 @@ type ikeSA struct {
 
 // handshake is what an IKE SA keeps between IKE_SA_INIT and the end of IKE_AUTH.
 type handshake struct {
-	OurMessage, PeerMessage []byte // IKE_SA_INIT as sent and received, for AUTH
+	From                    netip.AddrPort // that the request came from; the IKE SA may float later
+	OurMessage, PeerMessage []byte         // IKE_SA_INIT as sent and received, for AUTH
 	OurNonce, PeerNonce     []byte
 	KE                      *suite.PrivateKE
 	Cookie                  []byte
@@ -112,12 +113,7 @@ func (sa *ikeSA) idle() bool {
 // drop forgets an IKE SA and its keys. Its Child SAs must be gone or moved.
 func (e *Endpoint) drop(sa *ikeSA) {
 	delete(e.state.SAs, sa.local())
-	if sa.Init != nil {
-		delete(e.halfOpen, initKey{sa.SPIi, sa.Remote})
-		if sa.Init.KE != nil {
-			sa.Init.KE.Wipe()
-		}
-	}
+	e.endHandshake(sa)
 	sa.Keys.Wipe()
 	sa.openCipher, sa.sealCipher, sa.pending = nil, nil, nil
 }

@@ -234,7 +234,7 @@ func (e *Endpoint) acceptInit(sa *ikeSA, d Datagram, m *wire.Message, ps payload
 	sa.Keys = suite.DeriveIKE(choice, h.OurNonce, h.PeerNonce, []suite.Secret{shared}, sa.SPIi, sa.SPIr)
 	shared.Wipe()
 	h.KE.Wipe()
-	h.KE = nil
+	h.KE, h.Hint = nil, nil
 	sa.LowestNonce = lowest(h.OurNonce, h.PeerNonce)
 	sa.learn(ps, p.Encap)
 	sa.LastHeard = e.now
@@ -305,7 +305,7 @@ func (e *Endpoint) answerInit(d Datagram, m *wire.Message, ps payloads, proposal
 	sa := &ikeSA{
 		SPIi: m.SPIi, Local: d.Local, Remote: d.Remote, NATT: d.NATT,
 		State: halfOpen, Created: e.now, LastHeard: e.now, Children: map[uint32]*child{},
-		Init: &handshake{PeerMessage: slices.Clone(d.Data), PeerNonce: slices.Clone(ps.nonce())},
+		Init: &handshake{From: d.Remote, PeerMessage: slices.Clone(d.Data), PeerNonce: slices.Clone(ps.nonce())},
 	}
 	choice, err := suite.Select(offered.Proposals, proposals, wire.ProtocolIKE, suite.Match{PreferKE: theirs.Group})
 	if err != nil {
