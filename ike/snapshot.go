@@ -5,6 +5,8 @@ import (
 	"encoding/gob"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"ipsec-quick/ike/wire"
@@ -43,6 +45,7 @@ func Restore(cfg Config, snapshot []byte) (*Endpoint, error) {
 	}
 	for name, ps := range s.Peers {
 		if ps != nil && e.peers[name] != nil {
+			ps.Failures, ps.ChildFailures = max(0, ps.Failures), max(0, ps.ChildFailures)
 			e.state.Peers[name] = ps
 		}
 	}
@@ -72,8 +75,18 @@ func (sa *ikeSA) check() error {
 	for spi, c := range sa.Children {
 		bad = bad || c == nil || c.SPIIn != spi || !c.Local.IsValid() || !c.Remote.IsValid()
 	}
-	for _, t := range sa.Send.tasks() {
-		bad = bad || t == nil
+	for _, t := range sa.Send.Queue {
+		_, handshake := t.(*authTask)
+		bad = bad || t == nil || handshake
+	}
+	if sa.Send.Request != nil {
+		switch t := sa.Send.Active.(type) {
+		case *authTask:
+			bad = true // a handshake is not kept
+		case *ikeTask:
+			bad = bad || t.KE == nil
+		default:
+		}
 	}
 	if bad || !sa.Local.IsValid() || !sa.Remote.IsValid() {
 		return errors.New("decode the state: an IKE SA contradicts itself")
@@ -88,53 +101,86 @@ func (e *Endpoint) recovered(present map[ChildID]bool) {
 	for _, ps := range e.state.Peers {
 		ps.Resolving = time.Time{}
 	}
-	for _, spi := range e.LocalSPIs() {
+	for _, sa := range e.state.SAs {
+		for _, c := range sa.Children {
+			if c.State == childLive && (!present[c.InID()] || !present[c.OutID()]) {
+				// Sequence numbers were used that nobody remembers: it can't be
+				// installed again, a new one is made.
+				c.State = childInstalling
+				e.state.Peers[sa.Peer].Expires.Hard++
+			}
+		}
+	}
+	// Packets are led to SAs that stay before any others go.
+	for _, ps := range e.state.Peers {
+		if _, c := e.byInbound(ps.Outbound); c != nil && c.State == childLive {
+			e.emit(SwitchOutbound{c.ChildSA})
+		}
+	}
+	for _, spi := range slices.Sorted(maps.Keys(e.state.SAs)) {
 		sa := e.state.SAs[spi]
+		if sa.Init != nil {
+			// Our answer to its IKE_AUTH is lost with what it waited for.
+			for _, c := range sa.sorted() {
+				e.removeChild(sa, c)
+			}
+			e.drop(sa)
+			continue
+		}
 		for _, c := range sa.sorted() {
 			e.recoverChild(sa, c, present)
 		}
-		switch r := sa.Send.Request; {
-		case r != nil:
-			r.At = e.now
-		case sa.Send.Active != nil:
-			// It waited for the data plane; the task begins again.
-			t := sa.Send.Active
-			if w, ok := t.(*childTask); ok {
-				w.SPI = 0
-			}
-			sa.Send.Active = nil
-			e.submitFirst(sa, t)
-		}
+		e.recoverTask(sa)
 	}
 	for _, ps := range e.state.Peers {
 		if _, c := e.byInbound(ps.Outbound); c == nil {
-			ps.Outbound = 0
+			ps.Outbound, ps.Up = 0, false
 		}
 	}
 	e.save()
 }
 
+// recoverTask sends the request that waits for its response again. A task that
+// waited for the data plane begins again; IKE_AUTH is over by then, and its Child
+// SA is made by an exchange of its own.
+func (e *Endpoint) recoverTask(sa *ikeSA) {
+	t := sa.Send.Active
+	switch {
+	case sa.Send.Request != nil:
+		sa.Send.Request.At = e.now
+		return
+	case t == nil:
+		e.pump(sa)
+		return
+	}
+	sa.Send.Active = nil
+	switch t := t.(type) {
+	case *authTask:
+		e.pump(sa)
+	case *childTask:
+		*t = childTask{Old: t.Old}
+		e.submitFirst(sa, t)
+	default:
+		e.submitFirst(sa, t)
+	}
+}
+
 // recoverChild compares one Child SA with what the data plane has.
 func (e *Endpoint) recoverChild(sa *ikeSA, c *child, present map[ChildID]bool) {
 	in, out := present[c.InID()], present[c.OutID()]
-	ps := e.state.Peers[sa.Peer]
-	switch {
-	case c.State == childRetiring || c.State == childDeleting:
+	switch c.State {
+	case childLive:
+	case childRetiring, childDeleting:
+		if out {
+			e.emit(RemoveChild{Child: c.ChildSA.withoutKeys(), Outbound: true})
+		}
 		if !in {
 			e.discard(sa, c)
 		}
-	case c.State == childInstalling:
-		// Whether the peer has it is not known: it goes on both sides.
+	case childInstalling:
+		// Whether the peer has it may not be known: it goes on both sides.
 		e.removeChild(sa, c)
 		e.submit(sa, &deleteTask{SPIs: []uint32{c.SPIIn}})
-	case !in || !out:
-		// Sequence numbers were used that nobody remembers: it can't be installed
-		// again, a new one is made.
-		ps.Expires.Hard++
-		e.removeChild(sa, c)
-		e.submit(sa, &deleteTask{SPIs: []uint32{c.SPIIn}})
-	case ps.Outbound == c.SPIIn:
-		e.emit(SwitchOutbound{c.ChildSA})
 	}
 }
 
