@@ -87,7 +87,7 @@ lint: $(LINT)
 	$(LINT) run ./...
 	test -z "$$(gofmt -l . | tee /dev/stderr)"
 	! mandoc -Tlint $(PAGES) 2>&1 | grep -v 'referenced manual not found\|outdated mandoc.db'
-	shellcheck -x -e SC2054 $(SCRIPTS)
+	shellcheck -S warning -x -e SC2054 $(SCRIPTS)
 
 unit:
 	@echo '== unit tests'
