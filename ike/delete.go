@@ -72,7 +72,7 @@ func (e *Endpoint) deleteIKE(sa *ikeSA, err error) {
 		e.removeChild(sa, c)
 	}
 	sa.State, sa.SoftAt, sa.HardAt = deleting, time.Time{}, e.now.Add(firstTimeout*3)
-	sa.Send.Queue = nil
+	sa.Send.Queue, sa.pending = nil, nil
 	e.submit(sa, &deleteTask{IKE: true})
 	if err != nil {
 		e.lost(sa.Peer, sa, err, true)
@@ -85,7 +85,7 @@ func (e *Endpoint) close(peer string) {
 	if ps == nil {
 		return
 	}
-	ps.Closed, ps.Wanted = true, false
+	ps.Closed, ps.Wanted, ps.Resolving = true, false, time.Time{}
 	for _, sa := range e.ofPeer(peer) {
 		switch sa.State {
 		case initSent, halfOpen, replaced:

@@ -90,11 +90,14 @@ func (t *authTask) allocated(e *Endpoint, sa *ikeSA, spi uint32, err error) {
 
 func (t *authTask) installed(e *Endpoint, sa *ikeSA, err error) {
 	c := sa.Children[t.SPI]
-	if err != nil || c == nil {
+	switch {
+	case c == nil || c.State != childInstalling:
+		// It was removed meanwhile: by Close, or by a DELETE of the peer.
+	case err != nil:
 		e.discard(sa, c)
 		e.submitFirst(sa, &deleteTask{SPIs: []uint32{t.SPI}})
 		e.childFailed(sa, &LocalError{err})
-	} else {
+	default:
 		e.activate(sa, c)
 		e.unite(sa)
 	}

@@ -128,6 +128,7 @@ func (e *Endpoint) childFailed(sa *ikeSA, err error) {
 	ps.ChildFailures++
 	ps.ChildRetryAt = e.now.Add(min(retryFirst<<min(ps.ChildFailures, 10), retryRefused))
 	if ps.Outbound == 0 {
+		ps.Up = false
 		e.emit(Lost{Peer: sa.Peer, Err: err, Retry: ps.ChildRetryAt})
 	} else {
 		e.report(sa, err, "Child SA")

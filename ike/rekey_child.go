@@ -101,6 +101,10 @@ func (t *childTask) group(proposals []suite.Proposal, old *child) wire.Transform
 
 func (t *childTask) response(e *Endpoint, sa *ikeSA, ps payloads) progress {
 	p, old := e.peers[sa.Peer], sa.Children[t.Old]
+	if sa.State != established {
+		t.abort(e, sa)
+		return finished // what it made goes with the IKE SA
+	}
 	if n := ps.failure(); n != nil {
 		return t.refused(e, sa, old, n)
 	}
@@ -127,6 +131,7 @@ func (t *childTask) response(e *Endpoint, sa *ikeSA, ps payloads) progress {
 	pr := t.accept(e, sa, ps, match, t.Nonce, slices.Clone(ps.nonce()), shared)
 	if pr == finished && old != nil {
 		old.Rekeying = false
+		e.rekeyLater(sa, old)
 	}
 	return pr
 }
@@ -147,8 +152,17 @@ func choseKE(answer wire.SA) bool {
 func (t *childTask) failed(e *Endpoint, sa *ikeSA, err error) progress {
 	t.abort(e, sa)
 	e.submitFirst(sa, &deleteTask{SPIs: []uint32{t.SPI}})
+	e.rekeyLater(sa, sa.Children[t.Old])
 	e.childFailed(sa, err)
 	return finished
+}
+
+// rekeyLater tries a rekey that failed again before the hard limit.
+func (e *Endpoint) rekeyLater(sa *ikeSA, old *child) {
+	if old != nil {
+		e.state.Peers[sa.Peer].Rekeys.Failed++
+		old.SoftAt = e.now.Add(5 * retryTemporary)
+	}
 }
 
 // refused acts on an error of the peer (RFC 7296, Section 2.25).
@@ -191,10 +205,7 @@ func (t *childTask) refused(e *Endpoint, sa *ikeSA, old *child, n *wire.Notify) 
 		e.report(sa, err, "rekey by a new IKE SA")
 		e.deleteIKE(sa, err)
 	default:
-		if old != nil {
-			e.state.Peers[sa.Peer].Rekeys.Failed++
-			old.SoftAt = e.now.Add(5 * retryTemporary)
-		}
+		e.rekeyLater(sa, old)
 		e.childFailed(sa, err)
 	}
 	return finished
@@ -203,6 +214,7 @@ func (t *childTask) refused(e *Endpoint, sa *ikeSA, old *child, n *wire.Notify) 
 func (t *childTask) allocated(e *Endpoint, sa *ikeSA, spi uint32, err error) {
 	if err != nil {
 		t.abort(e, sa)
+		e.rekeyLater(sa, sa.Children[t.Old])
 		e.childFailed(sa, &LocalError{err})
 		e.finish(sa)
 		return
@@ -221,11 +233,13 @@ func (t *childTask) installed(e *Endpoint, sa *ikeSA, err error) {
 		old.Rekeying = false
 	}
 	switch {
+	case c == nil || c.State != childInstalling:
+		// It was removed meanwhile: by Close, or by a DELETE of the peer.
 	case err != nil:
 		e.discard(sa, c)
 		e.submitFirst(sa, &deleteTask{SPIs: []uint32{t.SPI}})
+		e.rekeyLater(sa, old)
 		e.childFailed(sa, &LocalError{err})
-	case c == nil:
 	case t.Rival != nil && slices.Compare(c.LowestNonce, t.Rival) < 0 && sa.Children[t.RivalSPI] != nil:
 		// Ours has the lowest nonce: it loses, and who made it deletes it. The
 		// peer deletes the old one.

@@ -120,6 +120,10 @@ func (e *Endpoint) drop(sa *ikeSA) {
 
 // dismiss removes an IKE SA with all its Child SAs, and says why.
 func (e *Endpoint) dismiss(sa *ikeSA, err error) {
+	if sa.State == deleting {
+		e.gone(sa) // whoever waits for it was told why, or waits for Closed
+		return
+	}
 	for _, c := range sa.sorted() {
 		e.removeChild(sa, c)
 	}
