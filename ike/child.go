@@ -81,6 +81,9 @@ func (e *Endpoint) childByID(id ChildID) (*ikeSA, *child) {
 func (e *Endpoint) newChild(sa *ikeSA, n negotiated, initiator bool) *child {
 	p := e.peers[sa.Peer]
 	keys := suite.DeriveChild(sa.Choice.PRF.ID, sa.Keys.D, n.choice, n.ni, n.nr, n.shared)
+	for _, s := range n.shared {
+		s.Wipe()
+	}
 	in, out := DirectionKeys{keys.Er, keys.Ar}, DirectionKeys{keys.Ei, keys.Ai}
 	if !initiator {
 		in, out = out, in
@@ -166,6 +169,20 @@ func (e *Endpoint) retire(sa *ikeSA, c *child, outbound bool) {
 	}
 	c.State = childRetiring
 	c.RetireAt = e.now.Add(retention)
+}
+
+// unreplace frees the Child SA that one was to replace which the peer deleted
+// instead: it can be rekeyed again.
+func (e *Endpoint) unreplace(sa *ikeSA, gone *child) {
+	if t, ok := sa.Send.Active.(*childTask); ok && t.RivalSPI == gone.SPIIn {
+		t.Rival, t.RivalSPI = nil, 0
+	}
+	for _, c := range sa.Children {
+		if c.ReplacedBy == gone.SPIIn {
+			c.ReplacedBy = 0
+			c.SoftAt = e.now.Add(retryTemporary)
+		}
+	}
 }
 
 // release finds another Child SA for our packets when the one that carried them

@@ -159,8 +159,10 @@ func (e *Endpoint) deletedChildren(sa *ikeSA, spis []uint32) []uint32 {
 			}
 			e.retire(sa, c, true)
 		case e.state.Peers[sa.Peer].Outbound != c.SPIIn:
+			e.unreplace(sa, c)
 			e.retire(sa, c, true) // the loser of a collision
 		default:
+			e.unreplace(sa, c)
 			e.report(sa, nil, "the peer deleted the Child SA %08x", c.SPIIn)
 			e.removeChild(sa, c)
 		}

@@ -145,7 +145,7 @@ func (n *network) record(h *host, a Action) {
 		s = fmt.Sprintf("%T", a)
 	}
 	n.trace = append(n.trace, fmt.Sprintf("%s %s: %s", n.now.Sub(start), h.name, s))
-	if len(n.trace) > 60 {
+	if len(n.trace) > 400 {
 		n.trace = n.trace[1:]
 	}
 }

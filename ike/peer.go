@@ -109,8 +109,8 @@ func (e *Endpoint) lost(peer string, sa *ikeSA, err error, wasEstablished bool) 
 	if Refused(err) {
 		wait = min(retryFirst<<min(ps.Failures, 10), retryRefused)
 	}
-	if wasEstablished && ps.Failures == 1 {
-		wait = 0
+	if wasEstablished && ps.Failures == 1 && (sa == nil || e.now.Sub(sa.Created) > retryMax) {
+		wait = 0 // but not for a peer that takes us in only to throw us out
 	}
 	ps.RetryAt = e.now.Add(wait)
 	retry := ps.RetryAt

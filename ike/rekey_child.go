@@ -240,7 +240,7 @@ func (t *childTask) installed(e *Endpoint, sa *ikeSA, err error) {
 		e.submitFirst(sa, &deleteTask{SPIs: []uint32{t.SPI}})
 		e.rekeyLater(sa, old)
 		e.childFailed(sa, &LocalError{err})
-	case t.Rival != nil && slices.Compare(c.LowestNonce, t.Rival) < 0 && sa.Children[t.RivalSPI] != nil:
+	case t.Rival != nil && slices.Compare(c.LowestNonce, t.Rival) < 0:
 		// Ours has the lowest nonce: it loses, and who made it deletes it. The
 		// peer deletes the old one.
 		c.State, c.Unwanted = childDeleting, true

@@ -87,8 +87,9 @@ func (t *ikeTask) response(e *Endpoint, sa *ikeSA, ps payloads) progress {
 	next.LowestNonce = lowest(t.Nonce, nr)
 	e.state.SAs[next.local()] = next
 	rival := e.state.SAs[t.RivalSPI]
-	if t.Rival != nil && rival != nil && slices.Compare(next.LowestNonce, t.Rival) < 0 {
-		// Ours has the lowest nonce and loses: we delete it, the peer the old one.
+	if t.Rival != nil && rival != nil && (sa.State != established || slices.Compare(next.LowestNonce, t.Rival) < 0) {
+		// Ours has the lowest nonce and loses, or the peer uses its own already: we
+		// delete ours, the peer the old one.
 		e.inherit(sa, rival)
 		e.deleteIKE(next, nil)
 		e.supersede(sa)

@@ -13,6 +13,8 @@ import (
 
 const (
 	nonceLen = 32
+	// maxCookie bounds what we send back (RFC 7296, Section 2.6).
+	maxCookie = 64
 	// maxRestarts bounds how often COOKIE and INVALID_KE_PAYLOAD may send us
 	// back to the start: once each, and once more for a cookie that expired.
 	maxRestarts = 4
@@ -39,6 +41,9 @@ func (e *Endpoint) initiate(ev Initiate) {
 		return
 	}
 	ps.Resolving = time.Time{}
+	if e.current(p.Name) != nil {
+		return // the peer was faster
+	}
 	if ev.Err != nil || !ev.Remote.IsValid() {
 		e.lost(p.Name, nil, ev.Err, false)
 		return
@@ -149,8 +154,10 @@ func (e *Endpoint) receiveInitResponse(sa *ikeSA, d Datagram, m *wire.Message) {
 	}
 	switch {
 	case ps.notify(wire.NotifyCookie) != nil:
-		sa.Init.Cookie = slices.Clone(ps.notify(wire.NotifyCookie).Data)
-		e.restart(sa)
+		if c := ps.notify(wire.NotifyCookie).Data; len(c) <= maxCookie {
+			sa.Init.Cookie = slices.Clone(c)
+			e.restart(sa)
+		}
 	case ps.notify(wire.NotifyInvalidKEPayload) != nil:
 		e.retryGroup(sa, ps.notify(wire.NotifyInvalidKEPayload))
 	case ps.failure() != nil:

@@ -231,15 +231,20 @@ func (e *Endpoint) receiveProtected(sa *ikeSA, d Datagram, m *wire.Message) {
 		return // not authentic
 	}
 	sa.LastHeard = e.now
-	e.follow(sa, d)
+	if whole && !again {
+		e.follow(sa, d) // a replayed message must not lead us astray
+	}
 	switch {
 	case !whole || !again && !m.Response && sa.pending != nil:
 		// Fragments are missing, or the same request waits for the data plane.
 	case again:
 		// The peer did not get our answer (RFC 7296, Section 2.1). Of a request in
 		// fragments the first one asks for it (RFC 7383, Section 2.6.1).
+		// The answer goes where the request came from (RFC 7296, Section 2.11).
 		e.stats.Replayed++
-		e.transmit(sa, sa.Recv.Responses)
+		for _, r := range sa.Recv.Responses {
+			e.emit(Send{Local: d.Local, Remote: d.Remote, NATT: d.NATT, Data: r})
+		}
 	default:
 		e.process(sa, d, m, inner)
 	}
@@ -261,7 +266,7 @@ func (e *Endpoint) process(sa *ikeSA, d Datagram, m *wire.Message, inner *plaint
 	case err != nil:
 		e.stats.Malformed++
 		e.refuse(sa, m.Exchange, syntaxNotify(err))
-		if m.Exchange == wire.IKEAuth {
+		if !sa.authenticated() {
 			e.dismiss(sa, err)
 		}
 	case m.Response:
