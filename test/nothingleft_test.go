@@ -189,7 +189,7 @@ func TestInterrupted(t *testing.T) {
 	pid := q.PID()
 	a.Signal(pid, syscall.SIGKILL)
 	time.Sleep(time.Second)
-	note := stream.Lossless("loop killed")
+	note := stream.Lossless("loop killed", b)
 	capture.NothingClear()
 	q.Down()
 	a.Unchanged(before, "down after the loop was killed")

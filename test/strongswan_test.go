@@ -66,7 +66,7 @@ func TestStrongSwan(t *testing.T) {
 		t.Errorf("not rekeyed")
 	}
 	time.Sleep(time.Second)
-	note := stream.Lossless("rekey of strongSwan")
+	note := stream.Lossless("rekey of strongSwan", a, b)
 
 	capture.NothingClear()
 	if capture.Count(harness.KindESP) < 1000 || capture.Count(harness.KindIKE) < 6 {

@@ -78,13 +78,17 @@ func twoTunnels(t *testing.T, samePeer, swan bool, row *harness.Row) {
 			})
 		}
 	}
-	notes := [2]string{s1.Lossless("first tunnel"), ""}
+	var foreign []*harness.Host
+	if swan {
+		foreign = []*harness.Host{b, c}
+	}
+	notes := [2]string{s1.Lossless("first tunnel", foreign...), ""}
 	q1.Down()
 	if !q2.Established() {
 		t.Error("the second tunnel went down with the first")
 	}
 	time.Sleep(500 * time.Millisecond)
-	notes[1] = s2.Lossless("second tunnel")
+	notes[1] = s2.Lossless("second tunnel", foreign...)
 	capture.NothingClear()
 	q2.Down()
 	a.Unchanged(before, "two tunnels up and down")
