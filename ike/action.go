@@ -66,11 +66,8 @@ type (
 	// UpdateChild: the outer addresses or ports of an installed Child SA changed
 	// from those in Old.
 	UpdateChild struct{ Old, New ChildSA }
-	// RemoveChild: the named directions go.
-	RemoveChild struct {
-		Child             ChildSA
-		Inbound, Outbound bool
-	}
+	// RemoveChild: both SAs go. One that is gone already is no error.
+	RemoveChild struct{ Child ChildSA }
 	// RemovePolicies: no Child SA covers these selectors any more; what guards
 	// them against leaving in clear stays.
 	RemovePolicies struct{ Child ChildSA }

@@ -20,7 +20,7 @@ const (
 	childRetiring                     // deleted; its inbound SA takes what is under way
 )
 
-// retention is how long the inbound SA stays when a Child SA was replaced.
+// retention is how long the SAs stay when a Child SA was replaced.
 const retention = 5 * time.Second
 
 // child is a Child SA and what we have to do about it.
@@ -29,7 +29,6 @@ type child struct {
 	State      childState
 	Rekeying   bool   // a task of ours to replace it waits or runs
 	ReplacedBy uint32 // the peer made this one in its place; we switch at its DELETE
-	Unwanted   bool   // the loser of a collision: it never carries our packets
 	// AnswerID is the Message ID of the peer's request that made it, plus 1. The
 	// peer may not have our answer before its next request comes.
 	AnswerID    uint32
@@ -156,31 +155,25 @@ func (e *Endpoint) discard(sa *ikeSA, c *child) {
 
 // removeChild takes a Child SA out of the data plane at once.
 func (e *Endpoint) removeChild(sa *ikeSA, c *child) {
-	e.emit(RemoveChild{Child: c.ChildSA.withoutKeys(), Inbound: true, Outbound: c.State != childRetiring})
+	e.emit(RemoveChild{c.ChildSA.withoutKeys()})
 	e.discard(sa, c)
 	e.release(sa, c)
 }
 
-// retire takes the outbound SA out and leaves the inbound one for what is under
-// way. Our packets must have been switched to another Child SA before.
-func (e *Endpoint) retire(sa *ikeSA, c *child, outbound bool) {
-	if outbound {
-		e.emit(RemoveChild{Child: c.ChildSA.withoutKeys(), Outbound: true})
-	}
+// retire leaves a Child SA in place for what is under way. Our packets were
+// switched to another one before. The outbound SA stays as well: the kernel drops
+// a packet whose SA goes between choosing it and encrypting with it.
+func (e *Endpoint) retire(c *child) {
 	c.State = childRetiring
 	c.RetireAt = e.now.Add(retention)
 }
 
-// unreplace frees the Child SA that one was to replace which the peer deleted
-// instead: it can be rekeyed again.
+// unreplace forgets that a Child SA was to take the place of others: it goes, and
+// they have to be rekeyed anew.
 func (e *Endpoint) unreplace(sa *ikeSA, gone *child) {
-	if t, ok := sa.Send.Active.(*childTask); ok && t.RivalSPI == gone.SPIIn {
-		t.Rival, t.RivalSPI = nil, 0
-	}
 	for _, c := range sa.Children {
 		if c.ReplacedBy == gone.SPIIn {
 			c.ReplacedBy = 0
-			c.SoftAt = e.now.Add(retryTemporary)
 		}
 	}
 }

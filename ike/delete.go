@@ -38,9 +38,7 @@ func (t *deleteTask) response(e *Endpoint, sa *ikeSA, _ payloads) progress {
 		if c == nil || c.State == childRetiring {
 			continue
 		}
-		// The old outbound SA went when our packets were switched; that of a
-		// collision's loser is still there.
-		e.retire(sa, c, c.Unwanted)
+		e.retire(c)
 	}
 	e.save()
 	return finished
@@ -149,18 +147,17 @@ func (e *Endpoint) deletedChildren(sa *ikeSA, spis []uint32) []uint32 {
 		}
 		switch {
 		case next == c:
-			e.emit(RemoveChild{Child: c.ChildSA.withoutKeys(), Outbound: true})
-			c.State, c.RetireAt = childRetiring, e.now.Add(retention)
+			e.retire(c)
 			e.release(sa, c)
 		case next != nil && next.State == childLive:
 			if e.state.Peers[sa.Peer].Outbound == c.SPIIn {
 				e.activate(sa, next)
 				e.state.Peers[sa.Peer].Rekeys.Child++
 			}
-			e.retire(sa, c, true)
+			e.retire(c)
 		case e.state.Peers[sa.Peer].Outbound != c.SPIIn:
 			e.unreplace(sa, c)
-			e.retire(sa, c, true) // the loser of a collision
+			e.retire(c) // the loser of a collision
 		default:
 			e.unreplace(sa, c)
 			e.report(sa, nil, "the peer deleted the Child SA %08x", c.SPIIn)

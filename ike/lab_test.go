@@ -138,7 +138,7 @@ func (n *network) record(h *host, a Action) {
 	case SwitchOutbound:
 		s = fmt.Sprintf("switch to in %08x out %08x", a.Child.SPIIn, a.Child.SPIOut)
 	case RemoveChild:
-		s = fmt.Sprintf("remove in %08x %t out %08x %t", a.Child.SPIIn, a.Inbound, a.Child.SPIOut, a.Outbound)
+		s = fmt.Sprintf("remove in %08x out %08x", a.Child.SPIIn, a.Child.SPIOut)
 	case Persist, AllocSPI, Send:
 		return
 	default:
@@ -184,12 +184,8 @@ func (h *host) do(n *network, a Action) Event {
 	case UpdateChild:
 		h.in[a.New.SPIIn], h.out[a.New.SPIOut] = cloneKeys(a.New), cloneKeys(a.New)
 	case RemoveChild:
-		if a.Inbound {
-			delete(h.in, a.Child.SPIIn)
-		}
-		if a.Outbound {
-			delete(h.out, a.Child.SPIOut)
-		}
+		delete(h.in, a.Child.SPIIn)
+		delete(h.out, a.Child.SPIOut)
 	case RemovePolicies:
 		h.active = nil
 	case Send:

@@ -265,7 +265,7 @@ func (e *Endpoint) elapseSA(sa *ikeSA) {
 	for _, c := range sa.sorted() {
 		switch {
 		case c.State == childRetiring && past(c.RetireAt):
-			e.emit(RemoveChild{Child: c.ChildSA.withoutKeys(), Inbound: true})
+			e.emit(RemoveChild{c.ChildSA.withoutKeys()})
 			e.discard(sa, c)
 			e.save()
 		case past(c.SoftAt):

@@ -13,9 +13,9 @@ import (
 // one that replaces Old (RFC 7296, Sections 1.3.1 and 1.3.3).
 //
 // A rekey loses no packet because of its order. Initiator: new inbound SA, new
-// outbound SA, our packets switched to it, old outbound SA removed, DELETE; the
-// old inbound SA stays some seconds more. Responder: new SAs before the answer
-// leaves, our packets stay on the old SA until the peer's DELETE.
+// outbound SA, our packets switched to it, DELETE; the old SAs stay some seconds
+// more for what is under way. Responder: new SAs before the answer leaves, our
+// packets stay on the old SA until the peer's DELETE.
 type childTask struct {
 	ChildRequest
 	Old   uint32 // our inbound SPI of the one to replace; 0: none
@@ -243,7 +243,7 @@ func (t *childTask) installed(e *Endpoint, sa *ikeSA, err error) {
 	case t.Rival != nil && slices.Compare(c.LowestNonce, t.Rival) < 0:
 		// Ours has the lowest nonce: it loses, and who made it deletes it. The
 		// peer deletes the old one.
-		c.State, c.Unwanted = childDeleting, true
+		c.State = childDeleting
 		e.submitFirst(sa, &deleteTask{SPIs: []uint32{c.SPIIn}})
 	default:
 		e.replace(sa, old, c)
@@ -258,7 +258,6 @@ func (e *Endpoint) replace(sa *ikeSA, old, c *child) {
 		return
 	}
 	e.state.Peers[sa.Peer].Rekeys.Child++
-	e.emit(RemoveChild{Child: old.ChildSA.withoutKeys(), Outbound: true})
 	old.State = childDeleting
 	e.submitFirst(sa, &deleteTask{SPIs: []uint32{old.SPIIn}})
 }

@@ -167,15 +167,12 @@ func (e *Endpoint) recoverTask(sa *ikeSA) {
 
 // recoverChild compares one Child SA with what the data plane has.
 func (e *Endpoint) recoverChild(sa *ikeSA, c *child, present map[ChildID]bool) {
-	in, out := present[c.InID()], present[c.OutID()]
+	in := present[c.InID()]
 	switch c.State {
 	case childLive:
 	case childRetiring, childDeleting:
-		if out {
-			e.emit(RemoveChild{Child: c.ChildSA.withoutKeys(), Outbound: true})
-		}
 		if !in {
-			e.discard(sa, c)
+			e.removeChild(sa, c)
 		}
 	case childInstalling:
 		// Whether the peer has it may not be known: it goes on both sides.

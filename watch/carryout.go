@@ -169,14 +169,8 @@ func (l *loop) removeSA(id ike.ChildID) error {
 }
 
 func (l *loop) removeChild(a ike.RemoveChild) {
-	var err error
-	if a.Outbound && a.Child.SPIOut != 0 {
-		l.unsend(a.Child.SPIOut)
-		err = l.removeSA(a.Child.OutID())
-	}
-	if a.Inbound && a.Child.SPIIn != 0 {
-		err = errors.Join(err, l.removeSA(a.Child.InID()))
-	}
+	l.unsend(a.Child.SPIOut)
+	err := errors.Join(l.removeSA(a.Child.OutID()), l.removeSA(a.Child.InID()))
 	if err != nil {
 		l.log.Error("cannot remove an SA", "peer", a.Child.Peer, "err", err)
 	}
