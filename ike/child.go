@@ -168,12 +168,16 @@ func (e *Endpoint) retire(c *child) {
 	c.RetireAt = e.now.Add(retention)
 }
 
-// unreplace forgets that a Child SA was to take the place of others: it goes, and
-// they have to be rekeyed anew.
+// unreplace frees the Child SA that one was to replace which the peer deleted
+// instead: it can be rekeyed again.
 func (e *Endpoint) unreplace(sa *ikeSA, gone *child) {
+	if t, ok := sa.Send.Active.(*childTask); ok && t.RivalSPI == gone.SPIIn {
+		t.Rival, t.RivalSPI = nil, 0
+	}
 	for _, c := range sa.Children {
 		if c.ReplacedBy == gone.SPIIn {
 			c.ReplacedBy = 0
+			c.SoftAt = e.now.Add(retryTemporary)
 		}
 	}
 }

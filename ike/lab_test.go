@@ -30,6 +30,9 @@ type host struct {
 	said                 []Action           // Established, Lost, Closed, Report, Unclaimed
 	failSPI, failInstall bool
 	noResolve            bool
+	// claim answers Unclaimed for an IKE_AUTH request: another tunnel adopted it.
+	claim func(Claim) bool
+	sent  map[sealedID][]byte
 }
 
 // network is two hosts, the datagrams under way and the time.
@@ -43,6 +46,8 @@ type network struct {
 	trace   []string // what happened last
 	// drop decides whether a datagram is lost; nil: none is.
 	drop func(Send) bool
+	// crash tells after each action whether the host's process ends here.
+	crash func(h *host) bool
 	// nat translates the source address of what leaves a host; nil: no NAT.
 	nat map[netip.AddrPort]netip.AddrPort
 }
@@ -100,7 +105,7 @@ func newNetwork(t testing.TB, seed uint64, change func(a, b *Peer)) *network {
 }
 
 func (n *network) add(name string, addr netip.Addr, source io.Reader, peers ...Peer) *host {
-	h := &host{t: n.t, name: name, addr: addr, nextSPI: 0xc0000000 + uint32(len(n.hosts))<<16, in: map[uint32]ChildSA{}, out: map[uint32]ChildSA{}}
+	h := &host{t: n.t, name: name, addr: addr, nextSPI: 0xc0000000 + uint32(len(n.hosts))<<16, in: map[uint32]ChildSA{}, out: map[uint32]ChildSA{}, sent: map[sealedID][]byte{}}
 	h.cfg = Config{Peers: peers, Rand: source, NATPort: 4500}
 	h.e = New(h.cfg)
 	n.hosts = append(n.hosts, h)
@@ -122,6 +127,10 @@ func (n *network) step(h *host, ev Event) {
 			}
 			if n.flowing {
 				n.mustFlow()
+			}
+			if n.crash != nil && n.crash(h) {
+				n.restart(h)
+				return
 			}
 		}
 	}
@@ -189,6 +198,7 @@ func (h *host) do(n *network, a Action) Event {
 	case RemovePolicies:
 		h.active = nil
 	case Send:
+		h.sealedOnce(a.Data)
 		n.queue = append(n.queue, a)
 	case Keepalive:
 	case Resolve:
@@ -200,6 +210,11 @@ func (h *host) do(n *network, a Action) Event {
 			remote = addrA
 		}
 		return Initiate{Peer: a.Peer, Local: netip.AddrPortFrom(h.addr, 500), Remote: netip.AddrPortFrom(remote, 500)}
+	case Unclaimed:
+		h.said = append(h.said, a)
+		if len(a.Claim.SA) > 0 {
+			return Claimed{SA: a.Claim.SPI, Adopted: h.claim != nil && h.claim(a.Claim)}
+		}
 	default:
 		h.said = append(h.said, a)
 	}
