@@ -58,16 +58,21 @@ demo: build
 # ---- Tests -----------------------------------------------------------------
 
 test:
-	@$(MAKE) --no-print-directory need need-lab
+	@$(MAKE) --no-print-directory need
+	$(MAKE) --no-print-directory -j2 need-lab '$(LINT)'
 	$(MAKE) --no-print-directory vet
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory unit
 	$(MAKE) --no-print-directory lab
 
 # The race detector needs a C compiler, the linters of pages and scripts are
-# programs of their own, and unit tests of apply/xfrm make namespaces.
+# programs of their own, and unit tests of apply/xfrm make namespaces. Who is
+# not root is told all that is missing at once.
 need:
-	@.ci/need gcc=gcc /usr/include/stdlib.h=libc6-dev mandoc=mandoc shellcheck=shellcheck ip=iproute2
+	@missing=0
+	.ci/need gcc=gcc /usr/include/stdlib.h=libc6-dev mandoc=mandoc shellcheck=shellcheck ip=iproute2 || missing=1
+	[[ $$(id -u) == 0 ]] || test/lab/setup || missing=1
+	exit $$missing
 
 # Builds the lab's root the first time.
 need-lab:
