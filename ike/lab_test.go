@@ -30,6 +30,8 @@ type host struct {
 	said                 []Action           // Established, Lost, Closed, Report, Unclaimed
 	failSPI, failInstall bool
 	noResolve            bool
+	resolved             netip.Addr // of the peer, if it is not the other host's own
+	keepalives           int
 	// claim answers Unclaimed for an IKE_AUTH request: another tunnel adopted it.
 	claim func(Claim) bool
 	sent  map[sealedID][]byte
@@ -201,6 +203,7 @@ func (h *host) do(n *network, a Action) Event {
 		h.sealedOnce(a.Data)
 		n.queue = append(n.queue, a)
 	case Keepalive:
+		h.keepalives++
 	case Resolve:
 		if h.noResolve {
 			return Initiate{Peer: a.Peer, Err: errors.New("no such host")}
@@ -208,6 +211,9 @@ func (h *host) do(n *network, a Action) Event {
 		remote := addrB
 		if h.addr == addrB {
 			remote = addrA
+		}
+		if h.resolved.IsValid() {
+			remote = h.resolved
 		}
 		return Initiate{Peer: a.Peer, Local: netip.AddrPortFrom(h.addr, 500), Remote: netip.AddrPortFrom(remote, 500)}
 	case Unclaimed:
