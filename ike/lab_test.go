@@ -342,3 +342,5 @@ func said[A Action](h *host) (A, bool) {
 	var none A
 	return none, false
 }
+
+func ipPort(a netip.Addr) netip.AddrPort { return netip.AddrPortFrom(a, 500) }
