@@ -145,12 +145,11 @@ func (e *Endpoint) install(sa *ikeSA, n negotiated, exchange wire.ExchangeType, 
 	fail := func(err error) {
 		sa.pending = nil
 		e.report(sa, &LocalError{err}, "refused a Child SA")
-		refusal := wire.Notify{Kind: wire.NotifyNoAdditionalSAs}
 		if exchange == wire.IKEAuth {
-			e.respond(sa, exchange, append(answer, refusal)...)
+			e.respond(sa, exchange, append(answer, wire.Notify{Kind: wire.NotifyNoAdditionalSAs})...)
 			e.endHandshake(sa)
 		} else {
-			e.refuse(sa, exchange, refusal)
+			e.refuseChild(sa, wire.NotifyTemporaryFailure) // what is there to be rekeyed stays
 		}
 	}
 	ps.allocated = func(spi uint32, err error) {

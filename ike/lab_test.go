@@ -30,6 +30,7 @@ type host struct {
 	said                 []Action           // Established, Lost, Closed, Report, Unclaimed
 	failSPI, failInstall bool
 	noResolve            bool
+	mute                 bool       // Resolve is not answered
 	resolved             netip.Addr // of the peer, if it is not the other host's own
 	keepalives           int
 	// claim answers Unclaimed for an IKE_AUTH request: another tunnel adopted it.
@@ -205,6 +206,9 @@ func (h *host) do(n *network, a Action) Event {
 	case Keepalive:
 		h.keepalives++
 	case Resolve:
+		if h.mute {
+			return nil
+		}
 		if h.noResolve {
 			return Initiate{Peer: a.Peer, Err: errors.New("no such host")}
 		}

@@ -86,6 +86,10 @@ func (t *ikeTask) response(e *Endpoint, sa *ikeSA, ps payloads) progress {
 	shared.Wipe()
 	next.LowestNonce = lowest(t.Nonce, nr)
 	e.state.SAs[next.local()] = next
+	if sa.State == deleting {
+		e.deleteIKE(next, nil) // Close came first
+		return finished
+	}
 	rival := e.state.SAs[t.RivalSPI]
 	if t.Rival != nil && rival != nil && (sa.State != established || slices.Compare(next.LowestNonce, t.Rival) < 0) {
 		// Ours has the lowest nonce and loses, or the peer uses its own already: we
