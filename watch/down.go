@@ -108,6 +108,9 @@ func downDead(o *DownOptions, d *dir) error {
 	}
 	dp, derr := o.Dataplane(t)
 	if derr != nil {
+		if nothingInstalled(d) {
+			return d.remove()
+		}
 		return derr
 	}
 	if err == nil {
@@ -128,6 +131,13 @@ func downDead(o *DownOptions, d *dir) error {
 	}
 	defer dp.Close()
 	return undoJournal(d, dp, f, o.Change)
+}
+
+// nothingInstalled: the loop had not begun to change this host, so no data plane
+// is needed to undo it.
+func nothingInstalled(d *dir) bool {
+	info, err := os.Stat(d.file(fileJournal))
+	return errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0
 }
 
 // reviveToClose opens the loop of a dead one; dp is closed if that fails.

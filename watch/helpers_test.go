@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -156,9 +158,23 @@ type host struct {
 	logs *syncBuffer
 }
 
+// hosts counts them.
+var hosts atomic.Int32
+
+// newFake is a fake that has handed out some SPIs already: hosts that are reached
+// at one address must not have the same ones.
+func newFake(used int) *fake.Dataplane {
+	dp := fake.New()
+	for range used {
+		_, _ = dp.AllocSPI(1, netip.IPv4Unspecified(), netip.IPv4Unspecified(), apply.Tunnel)
+	}
+	dp.Lapse()
+	return dp
+}
+
 func newHost(t *testing.T) *host {
 	t.Helper()
-	h := &host{t: t, root: runDir(t), dp: fake.New(), rec: &recorder{}, logs: &syncBuffer{}}
+	h := &host{t: t, root: runDir(t), dp: newFake(int(hosts.Add(1)) * 64), rec: &recorder{}, logs: &syncBuffer{}}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("said:\n%s\nlogged:\n%s", h.rec.text(), h.logs.String())

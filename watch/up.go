@@ -185,7 +185,7 @@ func (u *upRun) undo() {
 		err = u.loop.teardown()
 	case p.dp != nil:
 		err = undoJournal(p.dir, p.dp, p.facts, u.o.Observer.Change)
-	case !u.leftovers:
+	case nothingInstalled(p.dir):
 		err = p.dir.remove()
 	}
 	if err != nil {

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ipsec-quick/apply/xfrm"
+	"ipsec-quick/conf"
+	"ipsec-quick/ike"
+	"ipsec-quick/watch"
+)
+
+// invoke runs a command line.
+func invoke(in string, args ...string) (code int, out, errOut string) {
+	var o, e bytes.Buffer
+	code = run(append([]string{"ipsec-quick"}, args...), strings.NewReader(in), &o, &e)
+	return code, o.String(), e.String()
+}
+
+// tunnelFile writes a tunnel file with a key beside it.
+func tunnelFile(t *testing.T, text string) string {
+	t.Helper()
+	folder := t.TempDir()
+	path := filepath.Join(folder, "office.toml")
+	for file, content := range map[string]string{path: text, filepath.Join(folder, "psk"): "0123456789abcdefghijklmnop\n"} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
+}
+
+const goodTunnel = `[local]
+address = "192.0.2.1"
+[[peer]]
+name = "branch"
+endpoint = "198.51.100.7"
+psk_file = "psk"
+local_ts = ["10.1.0.0/16"]
+remote_ts = ["10.2.0.0/16"]
+`
+
+func TestUsage(t *testing.T) {
+	for _, args := range [][]string{
+		{}, {"dance"}, {"--dance"}, {"up"}, {"up", "a", "b"}, {"up", "a name"}, {"up", "office", "--dance"},
+		{"up", "office", "--timeout", "soon"}, {"up", "office", "--timeout=-1s"}, {"down"}, {"check"}, {"rekey"},
+		{"genpsk", "x"}, {"genkey", "--type", "rot13"}, {"pubkey", "a", "b"}, {"status", "a", "b"},
+	} {
+		if code, out, errOut := invoke("", args...); code != exitUsage || out+errOut == "" {
+			t.Errorf("%q: exit status %d, %q", args, code, errOut)
+		}
+	}
+	if code, out, _ := invoke("", "--help"); code != exitOK || !strings.Contains(out, "up ") || strings.Contains(out, "watch ") {
+		t.Errorf("help: exit status %d: %s", code, out)
+	}
+	if code, out, _ := invoke("", "up", "--help"); code != exitOK || !strings.Contains(out, "--keep-trying") {
+		t.Errorf("help of up: exit status %d: %s", code, out)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	path := tunnelFile(t, goodTunnel)
+	if code, out, errOut := invoke("", "check", path); code != exitOK || !strings.Contains(out, "good, 1 peer") || errOut != "" {
+		t.Errorf("exit status %d, %q, %q", code, out, errOut)
+	}
+	bad := tunnelFile(t, strings.Replace(goodTunnel, "endpoint", "endpiont", 1))
+	code, _, errOut := invoke("", "check", bad)
+	if code != exitBadFile || !strings.Contains(errOut, bad+":5:1: ") || !strings.Contains(errOut, "endpoint") {
+		t.Errorf("exit status %d, %q", code, errOut)
+	}
+	code, _, errOut = invoke("", "check", filepath.Join(t.TempDir(), "none.toml"))
+	if code != exitBadFile || !strings.Contains(errOut, "there is no tunnel file") {
+		t.Errorf("exit status %d, %q", code, errOut)
+	}
+}
+
+func TestDryRun(t *testing.T) {
+	path := tunnelFile(t, goodTunnel)
+	code, out, errOut := invoke("", "up", path, "--dry-run")
+	if code != exitOK || errOut != "" {
+		t.Fatalf("exit status %d, %q", code, errOut)
+	}
+	for _, want := range []string{
+		"# UDP ports 500 and 4500",
+		"[#] ip xfrm policy update src 10.1.0.0/16 dst 10.2.0.0/16 dir out action block priority ",
+		"# branch: IKE_SA_INIT to 198.51.100.7, aes256gcm16",
+		"[#] ip xfrm state add src 192.0.2.1 dst 198.51.100.7 proto esp spi <agreed> reqid ",
+		"'rfc4106(gcm(aes))' <hidden> 128",
+		"tmpl src 192.0.2.1 dst 198.51.100.7 proto esp spi <agreed>",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "0123456789abcdef") {
+		t.Error("the key is printed")
+	}
+}
+
+func TestKeys(t *testing.T) {
+	code, psk, _ := invoke("", "genpsk")
+	psk = strings.TrimSuffix(psk, "\n")
+	if code != exitOK || len(psk) != pskLength || psk[0] == '0' || strings.Trim(psk, pskAlphabet) != "" {
+		t.Errorf("exit status %d, a key of %d characters", code, len(psk))
+	}
+	if _, again, _ := invoke("", "genpsk"); strings.TrimSpace(again) == psk {
+		t.Error("the same key twice")
+	}
+	for _, kind := range []string{"ed25519", "ecdsa-p256", "ecdsa-p384", "rsa-3072"} {
+		code, key, errOut := invoke("", "genkey", "--type", kind)
+		if code != exitOK || !strings.Contains(key, "PRIVATE KEY") {
+			t.Errorf("%s: exit status %d, %s", kind, code, errOut)
+			continue
+		}
+		path := filepath.Join(t.TempDir(), "key")
+		if err := os.WriteFile(path, []byte(key), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, public, errOut := invoke(key, "pubkey")
+		_, same, _ := invoke("", "pubkey", path)
+		if name, _, _ := strings.Cut(kind, "-"); code != exitOK || !strings.HasPrefix(public, name+":") || same != public {
+			t.Errorf("%s: exit status %d, %q, %q, %s", kind, code, public, same, errOut)
+		}
+	}
+	if code, _, errOut := invoke("rubbish", "pubkey"); code != exitOther || !strings.Contains(errOut, "genkey") {
+		t.Errorf("exit status %d, %q", code, errOut)
+	}
+}
+
+func TestFlagsFirst(t *testing.T) {
+	a := app(nil, nil, nil)
+	for in, want := range map[string]string{
+		"ipsec-quick up office --timeout 10s":        "ipsec-quick up --timeout 10s -- office",
+		"ipsec-quick up --foreground office":         "ipsec-quick up --foreground -- office",
+		"ipsec-quick up office --quiet --timeout=1s": "ipsec-quick up --quiet --timeout=1s -- office",
+		"ipsec-quick rekey office --peer b --ike":    "ipsec-quick rekey --peer b --ike -- office",
+		"ipsec-quick up -- --odd":                    "ipsec-quick up -- --odd",
+		"ipsec-quick status --json":                  "ipsec-quick status --json",
+		"ipsec-quick --help":                         "ipsec-quick --help",
+		"ipsec-quick pubkey -":                       "ipsec-quick pubkey -- -",
+	} {
+		if got := flagsFirst(a, strings.Fields(in)); !slices.Equal(got, strings.Fields(want)) {
+			t.Errorf("%s: %q", in, got)
+		}
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	for want, errs := range map[int][]error{
+		exitUsage:        {usage("no"), fmt.Errorf("x: %w", usage("no"))},
+		exitBadFile:      {conf.Errors{{Message: "no"}}, &noFile{"x"}},
+		exitNotPermitted: {&xfrm.NoPermission{}, fs.ErrPermission, fmt.Errorf("x: %w", os.ErrPermission)},
+		exitRefused: {
+			&xfrm.NoESP{}, &xfrm.NoAlgorithm{}, &ike.IdentityError{What: "identity", Err: errors.New("no")},
+			&watch.Failed{Peer: "x", Err: &ike.PeerError{}},
+		},
+		exitNoAnswer: {
+			&ike.TimeoutError{}, &watch.NoAnswer{}, fmt.Errorf("x: %w", watch.ErrNoAnswer),
+			// Out of time is out of time, whatever went wrong on the way.
+			&watch.NoAnswer{Last: &ike.PeerError{}},
+		},
+		exitOther: {errors.New("no"), &watch.PortHeld{Port: 500}, context.Canceled, &watch.Conflict{}},
+	} {
+		for _, err := range errs {
+			if got := codeOf(err); got != want {
+				t.Errorf("%v: %d, want %d", err, got, want)
+			}
+			if describe(err) == "" {
+				t.Errorf("%T is not described", err)
+			}
+		}
+	}
+}
+
+func TestShow(t *testing.T) {
+	now := time.Now()
+	s := &watch.Status{Tunnel: "office", Dataplane: "kernel", WatchPID: 812, Peers: []watch.PeerStatus{{
+		Name: "branch", State: "established", Local: "192.0.2.1:500", Remote: "198.51.100.7:500", NAT: true,
+		IKE: watch.IKEStatus{
+			SPIi: "0011223344556677", SPIr: "8899aabbccddeeff", Proposal: "aes256gcm16-prfsha384-x25519",
+			Established: now.Add(-123500 * time.Millisecond).Format(time.RFC3339Nano), RekeyAt: now.Add(2*time.Hour + time.Second).Format(time.RFC3339),
+		},
+		Children: []watch.ChildStatus{{
+			SPIIn: "c1a2b3c4", SPIOut: "c4b3a2c1", Proposal: "aes256gcm16", Mode: "tunnel",
+			LocalTS: []string{"10.1.0.0/16"}, RemoteTS: []string{"10.2.0.0/16"}, BytesIn: 1536, BytesOut: 5 << 30,
+			Lifetime: watch.Lifetime{
+				Time: watch.Seconds{Soft: 3000, Hard: 3600, Used: 12}, Bytes: watch.Count{Soft: 90 << 30, Hard: 100 << 30, Used: 5 << 30},
+			},
+		}},
+		Rekeys: watch.RekeyCount{Child: 3}, Expires: watch.ExpireCount{Soft: 3},
+	}}}
+	var b bytes.Buffer
+	showTunnel(&b, s)
+	for _, want := range []string{
+		"tunnel: office\n  data plane: kernel\n  loop: process 812\n\npeer: branch\n  state: established, 2 minutes, 3 seconds ago\n",
+		"  endpoint: 198.51.100.7:500 from 192.0.2.1:500, through a NAT\n",
+		"  ike: aes256gcm16-prfsha384-x25519, 0011223344556677 8899aabbccddeeff, new keys in 2 hours",
+		"  child: c1a2b3c4 in, c4b3a2c1 out, aes256gcm16, tunnel mode\n    selectors: 10.1.0.0/16 === 10.2.0.0/16\n",
+		"    transfer: 1.50 KiB received, 5.00 GiB sent\n    age: 12 seconds of 50 minutes soft, 1 hour hard\n",
+		"    bytes: 5.00 GiB of 90.00 GiB soft, 100.00 GiB hard\n  rekeys: 3 of Child SAs, 0 of IKE SAs, 0 failed\n  expires: 3 soft, 0 hard\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+	s.WatchPID, b = 0, bytes.Buffer{}
+	showTunnel(&b, s)
+	if !strings.Contains(b.String(), "ipsec-quick up office") {
+		t.Errorf("a dead loop: %s", b.String())
+	}
+}
+
+func TestDownOfNothing(t *testing.T) {
+	if _, err := os.Lstat(watch.RunDir); err == nil {
+		t.Skip("there are tunnels on this host")
+	}
+	if code, _, errOut := invoke("", "down", "office"); code != exitOK || !strings.Contains(errOut, "office is not up") {
+		t.Errorf("exit status %d, %q", code, errOut)
+	}
+	if code, out, _ := invoke("", "status", "--json"); code != exitOK || out != "[]\n" {
+		t.Errorf("exit status %d, %q", code, out)
+	}
+	if code, _, errOut := invoke("", "status", "office"); code != exitOther || !strings.Contains(errOut, "is not up") {
+		t.Errorf("exit status %d, %q", code, errOut)
+	}
+	if code, _, errOut := invoke("", "watch", "office"); code != exitOther || !strings.Contains(errOut, "started by up") {
+		t.Errorf("exit status %d, %q", code, errOut)
+	}
+}

@@ -1,0 +1,123 @@
+package watch
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"ipsec-quick/conf"
+	"ipsec-quick/ike"
+)
+
+// established is a state file of a tunnel that is up.
+func establishedState(t *testing.T) ([]byte, *conf.Tunnel) {
+	t.Helper()
+	ha, _, ra, _ := pair(t, nil)
+	b, err := os.ReadFile(filepath.Join(ha.root, "left", fileState))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, ra.tunnel
+}
+
+func TestStateFile(t *testing.T) {
+	b, tunnel := establishedState(t)
+	snapshot, err := parseState(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	core, err := ike.Restore(coreConfig(tunnel), snapshot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := core.Status(); len(st) != 1 || len(st[0].Children) != 1 {
+		t.Errorf("%+v", st)
+	}
+	for name, bad := range map[string][]byte{
+		"empty": {}, "cut short": b[:len(b)/2], "another version": append([]byte("ipsec-quick state 9\n"), snapshot...),
+		"no magic": snapshot,
+	} {
+		snapshot, err := parseState(bad)
+		if err == nil {
+			_, err = ike.Restore(coreConfig(tunnel), snapshot)
+		}
+		if err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// TestStateUnreadable: the tunnel starts over.
+func TestStateUnreadable(t *testing.T) {
+	ha, _, ra, _ := pair(t, nil)
+	before := ha.status("left")
+	tunnel := ra.tunnel
+	ra.crash()
+	if err := os.WriteFile(filepath.Join(ha.root, "left", fileState), []byte("rubbish"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ha.start(tunnel)
+	eventually(t, "established anew", func() bool {
+		return ha.established("left") && ha.status("left").IKE.SPIi != before.IKE.SPIi
+	})
+	if got := len(ha.dp.SAs()); got != 2 {
+		t.Errorf("%d SAs: the old ones are orphans", got)
+	}
+	ha.correct()
+}
+
+func TestStateNotWritable(t *testing.T) {
+	ha, _, ra, _ := pair(t, nil)
+	state := filepath.Join(ha.root, "left", fileState)
+	if !ra.call(func() {
+		// A folder in the place of the temporary file: it cannot be written.
+		if err := os.Mkdir(state+".new", 0o700); err != nil {
+			t.Error(err)
+		}
+	}) {
+		t.Fatal("the loop has ended")
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- Rekey(ha.root, "left", "", false) }()
+	time.Sleep(100 * time.Millisecond)
+	if got := ha.status("left").Rekeys.Child; got != 0 {
+		t.Error("something was sent that is on no disk")
+	}
+	if err := os.Remove(state + ".new"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-failed; err != nil {
+		t.Errorf("after it could be written: %v", err)
+	}
+}
+
+func FuzzState(f *testing.F) {
+	tunnel := &conf.Tunnel{Peers: []conf.Peer{{Name: "other"}}}
+	core := ike.New(coreConfig(tunnel))
+	core.Step(time.Unix(1e9, 0), ike.Tick{})
+	snapshot, err := core.Snapshot()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(append([]byte(stateMagic), snapshot...))
+	f.Add([]byte(stateMagic))
+	if b, err := os.ReadFile(filepath.Join("testdata", "established.state")); err == nil {
+		f.Add(b)
+	} else if !errors.Is(err, os.ErrNotExist) {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		snapshot, err := parseState(b)
+		if err != nil {
+			return
+		}
+		core, err := ike.Restore(coreConfig(tunnel), snapshot)
+		if err != nil {
+			return
+		}
+		core.Status()
+		core.LocalSPIs()
+	})
+}
