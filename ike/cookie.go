@@ -35,9 +35,13 @@ func cookie(secret []byte, nonce []byte, spi wire.SPI, remote netip.AddrPort) []
 	return mac.Sum(nil)
 }
 
-// renew replaces a secret that is old.
+// renewCookies replaces a secret that is old. Nobody may have asked for a long
+// time: then the one before is too old as well.
 func (e *Endpoint) renewCookies() {
 	if j := &e.cookies; !e.now.Before(j.until) {
+		if !e.now.Before(j.until.Add(cookieLife)) {
+			j.secret = nil
+		}
 		j.previous, j.secret, j.until = j.secret, e.random(32), e.now.Add(cookieLife)
 	}
 }
