@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -348,3 +349,5 @@ func said[A Action](h *host) (A, bool) {
 }
 
 func ipPort(a netip.Addr) netip.AddrPort { return netip.AddrPortFrom(a, 500) }
+
+func spiOctets(spi wire.SPI) []byte { return binary.BigEndian.AppendUint64(nil, uint64(spi)) }
