@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-var seeds = flag.Int("seeds", 15, "how many seeds the chaos test plays")
+var seeds = flag.Int("seeds", 6, "how many seeds the chaos test plays")
 
 // TestChaos plays rekeys of either side at random moments over a network that
 // loses, duplicates and reorders. While the network is bad packets must still

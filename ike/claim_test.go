@@ -113,7 +113,7 @@ func TestForgedClaim(t *testing.T) {
 	var claim Claim
 	n.b().claim = func(c Claim) bool { claim = c; return false }
 	n.up()
-	for i := range claim.SA {
+	for i := 0; i < len(claim.SA); i += 16 {
 		bad := claim
 		bad.SA = slices.Clone(claim.SA)
 		bad.SA[i] ^= 0xff

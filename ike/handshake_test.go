@@ -6,7 +6,7 @@ import (
 )
 
 func TestHandshake(t *testing.T) {
-	n := newNetwork(t, 1, nil)
+	n := newNetwork(t, 1, func(a, b *Peer) { a.DPD, b.DPD = 10*time.Minute, 10*time.Minute })
 	n.up()
 	n.mustFlow()
 	n.run(3 * time.Hour)

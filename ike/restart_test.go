@@ -78,7 +78,7 @@ func TestRestartInHandshake(t *testing.T) {
 				return o == h && actions == after && h.saved != nil
 			}
 			n.up()
-			n.run(3 * time.Minute)
+			n.run(100 * time.Second)
 			n.mustFlow()
 			if len(n.a().in) != 1 || len(n.b().in) != 1 {
 				t.Errorf("host %d crashes after action %d: %d and %d inbound SAs\n%s", who, after, len(n.a().in), len(n.b().in), n.log())
