@@ -3,7 +3,9 @@ package watch
 import (
 	"bytes"
 	"encoding/gob"
+	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"ipsec-quick/ike"
@@ -12,8 +14,9 @@ import (
 
 const (
 	// offerTimeout is how long another tunnel may take to say whether it wants a
-	// negotiation. One that is frozen must not keep the next from being asked.
-	offerTimeout = 500 * time.Millisecond
+	// negotiation: longer than a busy host delays it, shorter than the peer waits
+	// for an answer in all.
+	offerTimeout = 5 * time.Second
 	// maxOffers bounds the offers under way: anybody can send an IKE_SA_INIT
 	// request.
 	maxOffers = 16
@@ -41,8 +44,9 @@ func (l *loop) offer(c ike.Claim) {
 		adopted := false
 		for name := range others {
 			r, err := ask(newDir(l.dir.root, name), &request{Verb: verbOffer, Claim: message.Bytes()}, offerTimeout, nil)
-			if err == nil && r.Accepted {
-				adopted = true
+			// One that does not answer may have adopted it all the same: then the
+			// peer must not hear from us that it is refused.
+			if adopted = err == nil && r.Accepted || errors.Is(err, os.ErrDeadlineExceeded); adopted {
 				break
 			}
 		}

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A stopped stream waits for packets under way: until all have arrived, or
@@ -86,8 +88,9 @@ func StartStream(t testing.TB, a *Host, from netip.Addr, b *Host, to netip.Addr,
 	s.there = &direction{from: ca, to: cb, dst: localAddr(cb), newest: -1}
 	s.back = &direction{from: cb, to: ca, dst: localAddr(ca), newest: -1}
 	for _, d := range []*direction{s.there, s.back} {
-		// A burst after a pause must not be lost in the receiving socket.
-		if err := d.to.SetReadBuffer(4 << 20); err != nil {
+		// What comes while the receiver does not get to run must not be lost in
+		// its socket, which is no part of the tunnel.
+		if err := forceReadBuffer(d.to, 32<<20); err != nil {
 			t.Fatalf("stream: %v", err)
 		}
 		s.sending.Add(1)
@@ -97,6 +100,19 @@ func StartStream(t testing.TB, a *Host, from netip.Addr, b *Host, to netip.Addr,
 	}
 	t.Cleanup(s.end)
 	return s
+}
+
+// forceReadBuffer sets a receive buffer above net.core.rmem_max.
+func forceReadBuffer(c *net.UDPConn, size int) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) {
+		set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size)
+	})
+	return errors.Join(err, set)
 }
 
 func localAddr(c *net.UDPConn) netip.AddrPort {
