@@ -45,17 +45,25 @@ func (l *loop) carryOut(a ike.Action) {
 			p.up, p.lastErr = true, nil
 		}
 		l.obs.Established(a.Peer)
+		l.stateChanged()
 	case ike.Lost:
 		if p := l.peers[a.Peer]; p != nil {
 			p.up, p.lastErr = false, a.Err
 		}
 		l.obs.Lost(a)
+		l.stateChanged()
 	case ike.Closed:
 		if l.closing != nil {
 			delete(l.closing.open, a.Peer)
 		}
 	case ike.Report:
 		l.obs.Report(a)
+	}
+}
+
+func (l *loop) stateChanged() {
+	if l.onState != nil {
+		l.onState()
 	}
 }
 

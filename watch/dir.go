@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,7 +37,6 @@ type facts struct {
 	Dataplane string            `json:"dataplane"`
 	Port      uint16            `json:"port"`
 	NATPort   uint16            `json:"nat_port"`
-	Started   time.Time         `json:"started"`
 	ReqIDs    map[string]uint32 `json:"reqids"` // by peer
 	Guards    []string          `json:"guards"` // selectors of the guard policies
 }
@@ -248,6 +246,17 @@ func (d *dir) replace(name string, data []byte) error {
 	return os.Rename(path+".new", path)
 }
 
+// forget removes what a loop of a namespace that is gone left.
+func (d *dir) forget() error {
+	entries, err := os.ReadDir(d.path)
+	for _, e := range entries {
+		if e.Name() != fileLock {
+			err = errors.Join(err, os.RemoveAll(d.file(e.Name())))
+		}
+	}
+	return err
+}
+
 // tunnels are the names of all tunnels that are up, or whose loop has died.
 func tunnels(root string) ([]string, error) {
 	entries, err := os.ReadDir(root)
@@ -276,15 +285,6 @@ func (d *dir) others(netns string) map[string]*facts {
 		}
 	}
 	return found
-}
-
-// networkNamespace names the namespace that this process is in.
-func networkNamespace() string {
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
-		return "unknown" // no /proc: then there is hardly more than one
-	}
-	return fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
 func flock(f *os.File, how int) error {

@@ -101,6 +101,11 @@ func downDead(o *DownOptions, d *dir) error {
 		o.Log.Debug("down", "err", err)
 		return d.remove()
 	}
+	if gone, err := elsewhere(f); err != nil {
+		return err
+	} else if gone {
+		return d.remove()
+	}
 	t, err := conf.Load(f.Path)
 	if err != nil {
 		o.Log.Warn("the tunnel file cannot be read any more, so the peers are not told", "err", err)
@@ -142,7 +147,7 @@ func nothingInstalled(d *dir) bool {
 
 // reviveToClose opens the loop of a dead one; dp is closed if that fails.
 func reviveToClose(o *DownOptions, d *dir, f *facts, t *conf.Tunnel, dp apply.Dataplane) (*loop, error) {
-	p := parts{tunnel: t, dir: d, facts: f, dp: dp, log: o.Log, obs: &changeObserver{NewLogObserver(o.Log), o.Change}}
+	p := parts{tunnel: t, dir: d, facts: f, dp: dp, log: o.Log, ending: true, obs: &changeObserver{NewLogObserver(o.Log), o.Change}}
 	var err error
 	if p.sockets, err = bindSockets(t.Port, t.NATPort); err == nil {
 		if err = p.sockets.prepare(dp); err == nil {

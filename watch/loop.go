@@ -77,8 +77,10 @@ type loop struct {
 	offers  atomic.Int32 // claims that other tunnels are being asked about
 
 	listening   bool
-	unsaved     bool  // the state file is older than the core
-	fault       error // the data plane cannot carry what was negotiated
+	ending      bool   // it was opened only to be closed
+	onState     func() // called when a peer comes or goes; may be nil
+	unsaved     bool   // the state file is older than the core
+	fault       error  // the data plane cannot carry what was negotiated
 	closing     *closing
 	rekeys      []*rekeyWait
 	reconcileAt time.Time

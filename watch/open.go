@@ -43,6 +43,7 @@ type parts struct {
 	handover *net.UnixConn
 	obs      Observer
 	log      *slog.Logger
+	ending   bool // the loop is only to be closed: it begins nothing
 }
 
 // listen makes the two unix sockets of a tunnel.
@@ -84,7 +85,7 @@ func open(p parts, leftovers bool) (*loop, error) {
 		answers: make(chan answer), calls: make(chan func()),
 		peers: map[string]*peer{}, byReqID: map[uint32]*peer{},
 		protect: map[apply.Selector]apply.Policy{}, spis: map[wire.SPI]bool{},
-		control: newControl(p.listener),
+		control: newControl(p.listener), ending: p.ending,
 	}
 	var err error
 	if l.hand, err = newHandover(p.handover); err != nil {

@@ -88,7 +88,9 @@ func (l *loop) answered(a answer) {
 			a.err = fmt.Errorf("%s has no address of the family of local.address %v", p.conf.Endpoint.Host, p.conf.Address)
 		} else {
 			l.push(ike.PeerAddresses{Peer: a.peer, Addresses: slices.Clone(p.addresses)})
-			l.locate(p, p.addresses[0])
+			if !p.up && !slices.Contains(p.addresses, p.remote) {
+				l.locate(p, p.addresses[0])
+			}
 		}
 	}
 	if p.wanted {
@@ -109,8 +111,8 @@ func usable(addresses []netip.Addr, c *conf.Peer) []netip.Addr {
 // name. A name is asked for again each time (the peer may have moved).
 func (l *loop) resolve(name string) {
 	p := l.peers[name]
-	if p == nil {
-		return
+	if p == nil || l.ending || l.closing != nil {
+		return // nothing begins any more
 	}
 	if p.conf.Endpoint.Host == "" {
 		// A peer without endpoint that we lost or were asked to connect to.
@@ -144,20 +146,14 @@ func (l *loop) initiate(p *peer, err error) {
 
 // localFor is the address that we speak to a peer from.
 func (l *loop) localFor(p *peer, remote netip.Addr) (netip.Addr, error) {
-	if p.conf.Address.IsValid() {
-		return p.conf.Address, nil
-	}
-	local, err := sourceFor(l.dp, remote)
-	if err != nil {
-		return local, fmt.Errorf("no route to %v: %w", remote, err)
-	}
-	return local, nil
+	return sourceFor(l.dp, p.conf.Address, remote)
 }
 
-// sourceFor asks the kernel which address it would send from. The socket
-// bypasses the policies: a guard for the peer's own address would refuse to
-// connect, and a trap take it for traffic.
-func sourceFor(dp apply.Dataplane, remote netip.Addr) (netip.Addr, error) {
+// sourceFor asks the kernel which address it would send from, or whether it can
+// from the one that is set. The socket bypasses the policies: a guard for the
+// peer's own address would refuse to connect, and a trap take it for traffic.
+// Without a data plane no policy is in the way.
+func sourceFor(dp apply.Dataplane, set, remote netip.Addr) (netip.Addr, error) {
 	domain := unix.AF_INET
 	if remote.Is6() {
 		domain = unix.AF_INET6
@@ -177,12 +173,17 @@ func sourceFor(dp apply.Dataplane, remote netip.Addr) (netip.Addr, error) {
 			return netip.Addr{}, err
 		}
 	}
-	var to unix.Sockaddr = &unix.SockaddrInet4{Port: 500, Addr: as4(remote)}
-	if remote.Is6() {
-		to = &unix.SockaddrInet6{Port: 500, Addr: remote.As16()}
+	if set.IsValid() {
+		err := unix.Bind(fd, sockaddr(set, 0))
+		if errors.Is(err, unix.EADDRNOTAVAIL) {
+			return netip.Addr{}, fmt.Errorf("local.address %v is none of this host's", set)
+		}
+		if err != nil {
+			return netip.Addr{}, fmt.Errorf("local.address %v: %w", set, err)
+		}
 	}
-	if err := unix.Connect(fd, to); err != nil { // sends nothing
-		return netip.Addr{}, err
+	if err := unix.Connect(fd, sockaddr(remote, 500)); err != nil { // sends nothing
+		return netip.Addr{}, fmt.Errorf("no route to %v: %w", remote, err)
 	}
 	from, err := unix.Getsockname(fd)
 	if err != nil {
@@ -197,11 +198,11 @@ func sourceFor(dp apply.Dataplane, remote netip.Addr) (netip.Addr, error) {
 	return netip.Addr{}, errors.New("the kernel named no address")
 }
 
-func as4(a netip.Addr) (b [4]byte) {
+func sockaddr(a netip.Addr, port int) unix.Sockaddr {
 	if a.Is4() {
-		b = a.As4()
+		return &unix.SockaddrInet4{Port: port, Addr: a.As4()}
 	}
-	return b
+	return &unix.SockaddrInet6{Port: port, Addr: a.As16()}
 }
 
 // refresh looks names up again when it is time.

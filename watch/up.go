@@ -83,11 +83,14 @@ func (u *upRun) prepare() (err error) {
 			u.undo()
 		}
 	}()
-	before, _ := p.dir.facts() // none, or half written: as if nothing was here
-	_, unfinished := p.dir.pid()
+	before, err := p.before()
+	if err != nil {
+		return err
+	}
+	_, unfinished := p.dir.pid() // by a process that was killed in `up`
 	u.leftovers = before != nil
 	u.revived = u.leftovers && !unfinished
-	if err := p.dir.writePID(!u.revived); err != nil {
+	if err = p.dir.writePID(!u.revived); err != nil {
 		return err
 	}
 	if p.facts, err = newFacts(p.dir, t, before); err != nil {
@@ -118,16 +121,29 @@ func (u *upRun) prepare() (err error) {
 	return err
 }
 
+// before is what a loop before us left, if anything.
+func (p *parts) before() (*facts, error) {
+	f, err := p.dir.facts()
+	if err != nil {
+		return nil, nil // nothing, or half written: as if nothing was here
+	}
+	gone, err := elsewhere(f)
+	if err != nil || !gone {
+		return f, err
+	}
+	return nil, p.dir.forget()
+}
+
 // newFacts are those of a tunnel that comes up.
 func newFacts(d *dir, t *conf.Tunnel, before *facts) (*facts, error) {
 	path, err := filepath.Abs(t.Path)
 	if err != nil {
 		return nil, err
 	}
-	f := &facts{Path: path, Netns: networkNamespace(), Dataplane: "kernel", Port: t.Port, NATPort: t.NATPort, Started: time.Now()}
+	f := &facts{Path: path, Netns: networkNamespace(), Dataplane: "kernel", Port: t.Port, NATPort: t.NATPort}
 	var ids map[string]uint32
 	if before != nil {
-		ids, f.Guards, f.Started, f.Dataplane = before.ReqIDs, before.Guards, before.Started, before.Dataplane
+		ids, f.Guards, f.Dataplane = before.ReqIDs, before.Guards, before.Dataplane
 	}
 	f.ReqIDs = chooseReqIDs(t, ids, d.others(""))
 	return f, d.writeFacts(f)
@@ -320,7 +336,8 @@ func (u *upRun) stay(ctx context.Context) error {
 	}
 	l.obs = NewLogObserver(u.o.Log.With("tunnel", l.tunnel.Name))
 	l.watchdog = newWatchdog(l.now())
-	notify("READY=1", "STATUS="+u.summary())
+	l.onState = func() { notify("STATUS=" + l.summary()) }
+	notify("READY=1", "STATUS="+l.summary())
 	err := l.run(ctx, forever)
 	if errors.Is(err, context.Canceled) {
 		notify("STOPPING=1")
@@ -335,11 +352,18 @@ func (u *upRun) stay(ctx context.Context) error {
 }
 
 // summary is one line for systemctl status.
-func (u *upRun) summary() string {
-	if len(u.result.Pending) > 0 {
-		return "not established yet: " + strings.Join(u.result.Pending, ", ")
+func (l *loop) summary() string {
+	up := 0
+	for _, p := range l.peers {
+		if p.up {
+			up++
+		}
 	}
-	return fmt.Sprintf("up, peers: %d", len(u.o.Tunnel.Peers))
+	text := fmt.Sprintf("%d of %d peers established", up, len(l.peers))
+	if pending := l.pending(); len(pending) > 0 {
+		text += ", not " + strings.Join(pending, ", ")
+	}
+	return text
 }
 
 // handDown stops the loop here and lets the background process recover it. No
