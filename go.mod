@@ -4,12 +4,14 @@ go 1.26.0
 
 require golang.org/x/sys v0.49.0
 
+require github.com/cloudflare/circl v1.6.5
+
 require (
 	filippo.io/bigmod v0.1.0
-	github.com/BurntSushi/toml v1.6.0 // indirect
+	github.com/BurntSushi/toml v1.6.0
 	github.com/cpuguy83/go-md2man/v2 v2.0.7 // indirect
 	github.com/russross/blackfriday/v2 v2.1.0 // indirect
-	github.com/urfave/cli/v2 v2.27.7 // indirect
+	github.com/urfave/cli/v2 v2.27.7
 	github.com/xrash/smetrics v0.0.0-20240521201337-686a1a2994c1 // indirect
 	golang.org/x/crypto v0.58.0
 )

@@ -79,7 +79,8 @@ var functions = []function{
 	{[]string{"prfsha512"}, wire.PRFHMACSHA512, 64, sha512.New},
 }
 
-// method is a row of the table of key exchange methods: a curve of crypto/ecdh or a MODP group.
+// method is a row of the table of key exchange methods: a curve of crypto/ecdh, a MODP group, or
+// with neither Curve25519.
 type method struct {
 	names  []string
 	id     wire.TransformID
@@ -91,7 +92,7 @@ type method struct {
 
 // RFC 8031, Section 3 (Curve25519); RFC 5903 (ECP); RFC 3526 (MODP).
 var methods = []method{
-	{names: []string{"x25519", "curve25519"}, id: wire.KECurve25519, public: 32, scalar: 32, curve: ecdh.X25519()},
+	{names: []string{"x25519", "curve25519"}, id: wire.KECurve25519, public: 32, scalar: 32},
 	{names: []string{"ecp256"}, id: wire.KEECP256, public: 64, scalar: 32, curve: ecdh.P256()},
 	{names: []string{"ecp384"}, id: wire.KEECP384, public: 96, scalar: 48, curve: ecdh.P384()},
 	{names: []string{"ecp521"}, id: wire.KEECP521, public: 132, scalar: 66, curve: ecdh.P521()},

@@ -64,20 +64,21 @@ func GenerateKE(group wire.TransformID, rand io.Reader) (*PrivateKE, error) {
 
 // expand computes Public and key from Group and Scalar.
 func (k *PrivateKE) expand(m *method) error {
-	if m.modp != nil {
+	switch {
+	case m.modp != nil:
 		y := bigmod.NewNat().Exp(m.modp.generator, k.Scalar, m.modp.p)
 		k.Public = y.Bytes(m.modp.p)
 		return m.modp.check(y)
+	case m.curve == nil:
+		k.Public = x25519Public(k.Scalar)
+		return nil
 	}
 	key, err := m.curve.NewPrivateKey(k.Scalar)
 	if err != nil {
 		return err
 	}
 	k.key = key
-	k.Public = key.PublicKey().Bytes()
-	if group := k.Group; group != wire.KECurve25519 {
-		k.Public = k.Public[1:] // x | y without the octet 4: RFC 5903, Section 7
-	}
+	k.Public = key.PublicKey().Bytes()[1:] // x | y without the octet 4: RFC 5903, Section 7
 	return nil
 }
 
@@ -92,8 +93,11 @@ func (k *PrivateKE) Shared(peer []byte) (Secret, error) {
 	if len(peer) != m.public {
 		return nil, fmt.Errorf("%w for %s: %d octets, not %d", ErrPublicValue, m.names[0], len(peer), m.public)
 	}
-	if m.modp != nil {
+	switch {
+	case m.modp != nil:
 		return m.modp.shared(k.Scalar, peer, m.names[0])
+	case m.curve == nil:
+		return x25519Shared(k.Scalar, peer)
 	}
 	key := k.key
 	if key == nil {
@@ -102,9 +106,7 @@ func (k *PrivateKE) Shared(peer []byte) (Secret, error) {
 			return nil, fmt.Errorf("private value for %s: %w", m.names[0], err)
 		}
 	}
-	if k.Group != wire.KECurve25519 {
-		peer = append([]byte{4}, peer...) // the form of SEC 1 that crypto/ecdh reads
-	}
+	peer = append([]byte{4}, peer...) // the form of SEC 1 that crypto/ecdh reads
 	public, err := m.curve.NewPublicKey(peer)
 	if err != nil {
 		return nil, fmt.Errorf("%w for %s: not a point on the curve", ErrPublicValue, m.names[0])
