@@ -4,7 +4,12 @@ go 1.26.0
 
 require golang.org/x/sys v0.49.0
 
-require github.com/cloudflare/circl v1.6.5
+require (
+	github.com/cloudflare/circl v1.6.5
+	github.com/vishvananda/netlink v1.3.1
+)
+
+require github.com/vishvananda/netns v0.0.5 // indirect
 
 require (
 	filippo.io/bigmod v0.1.0

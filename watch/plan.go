@@ -20,7 +20,7 @@ func Plan(t *conf.Tunnel) ([]string, error) {
 		p := &peer{conf: c, reqID: ids[c.Name]}
 		if c.Endpoint.Addr.IsValid() {
 			p.local = c.Address
-			if local, err := sourceFor(nil, netip.Addr{}, c.Endpoint.Addr); err == nil && !p.local.IsValid() {
+			if local, err := sourceFor(netip.Addr{}, c.Endpoint.Addr); err == nil && !p.local.IsValid() {
 				p.local = local
 			}
 			if p.local.IsValid() {

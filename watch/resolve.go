@@ -10,9 +10,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"ipsec-quick/apply"
 	"ipsec-quick/conf"
 	"ipsec-quick/ike"
 )
@@ -146,63 +146,51 @@ func (l *loop) initiate(p *peer, err error) {
 
 // localFor is the address that we speak to a peer from.
 func (l *loop) localFor(p *peer, remote netip.Addr) (netip.Addr, error) {
-	return sourceFor(l.dp, p.conf.Address, remote)
+	return sourceFor(p.conf.Address, remote)
 }
 
 // sourceFor asks the kernel which address it would send from, or whether it can
-// from the one that is set. The socket bypasses the policies: a guard for the
-// peer's own address would refuse to connect, and a trap take it for traffic.
-// Without a data plane no policy is in the way.
-func sourceFor(dp apply.Dataplane, set, remote netip.Addr) (netip.Addr, error) {
-	domain := unix.AF_INET
-	if remote.Is6() {
-		domain = unix.AF_INET6
-	}
-	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	defer unix.Close(fd)
-	if remote.Is6() {
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
-			return netip.Addr{}, err
-		}
-	}
-	if dp != nil {
-		if err := dp.PrepareSocket(fd, remote, false); err != nil {
-			return netip.Addr{}, err
-		}
-	}
+// from the one that is set. The question is about the route alone: no policy, not
+// even a guard for the peer's own address, is in its way.
+func sourceFor(set, remote netip.Addr) (netip.Addr, error) {
+	var from *netlink.RouteGetOptions
 	if set.IsValid() {
-		err := unix.Bind(fd, sockaddr(set, 0))
-		if errors.Is(err, unix.EADDRNOTAVAIL) {
-			return netip.Addr{}, fmt.Errorf("local.address %v is none of this host's", set)
+		if err := hasAddress(set); err != nil {
+			return netip.Addr{}, err
 		}
-		if err != nil {
-			return netip.Addr{}, fmt.Errorf("local.address %v: %w", set, err)
-		}
+		from = &netlink.RouteGetOptions{SrcAddr: set.AsSlice()}
 	}
-	if err := unix.Connect(fd, sockaddr(remote, 500)); err != nil { // sends nothing
+	routes, err := netlink.RouteGetWithOptions(remote.AsSlice(), from)
+	if err != nil {
 		return netip.Addr{}, fmt.Errorf("no route to %v: %w", remote, err)
 	}
-	from, err := unix.Getsockname(fd)
-	if err != nil {
-		return netip.Addr{}, err
+	if set.IsValid() {
+		return set, nil
 	}
-	switch from := from.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrFrom4(from.Addr), nil
-	case *unix.SockaddrInet6:
-		return netip.AddrFrom16(from.Addr), nil
+	for _, r := range routes {
+		if local, ok := netip.AddrFromSlice(r.Src); ok && r.Type != unix.RTN_UNREACHABLE && r.Type != unix.RTN_BLACKHOLE && r.Type != unix.RTN_PROHIBIT {
+			return local.Unmap(), nil
+		}
 	}
-	return netip.Addr{}, errors.New("the kernel named no address")
+	return netip.Addr{}, fmt.Errorf("no route to %v", remote)
 }
 
-func sockaddr(a netip.Addr, port int) unix.Sockaddr {
-	if a.Is4() {
-		return &unix.SockaddrInet4{Port: port, Addr: a.As4()}
+// hasAddress checks that a configured address is one of this host's.
+func hasAddress(a netip.Addr) error {
+	family := unix.AF_INET
+	if a.Is6() {
+		family = unix.AF_INET6
 	}
-	return &unix.SockaddrInet6{Port: port, Addr: a.As16()}
+	list, err := netlink.AddrList(nil, family)
+	if err != nil {
+		return fmt.Errorf("local.address %v: %w", a, err)
+	}
+	for i := range list {
+		if own, ok := netip.AddrFromSlice(list[i].IP); ok && own.Unmap() == a {
+			return nil
+		}
+	}
+	return fmt.Errorf("local.address %v is none of this host's", a)
 }
 
 // refresh looks names up again when it is time.
