@@ -102,7 +102,7 @@ func TestUnclaimedInit(t *testing.T) {
 	}
 	n.step(n.b(), PeerAddresses{Peer: "a", Addresses: nil})
 	n.step(n.b(), PeerAddresses{Peer: "nobody"})
-	n.step(n.b(), Adopt{u.Claim})
+	n.step(n.b(), Adopt(u))
 	n.run(2 * time.Second)
 	n.mustFlow()
 }

@@ -176,7 +176,7 @@ func (e *Endpoint) random(n int) []byte {
 	if _, err := io.ReadFull(e.cfg.Rand, b); err != nil {
 		// The source of a process is its kernel's, which does not fail; a test's
 		// that runs dry must not go on with zeros for keys.
-		panic(fmt.Sprintf("ike: no randomness: %v", err))
+		panic(fmt.Sprintf("ike: no randomness: %v", err)) //nolint:forbidigo // nothing from outside leads here
 	}
 	return b
 }

@@ -74,7 +74,6 @@ var (
 	errPeerDeleted = errors.New("the peer deleted the IKE SA")
 	errExpired     = errors.New("the IKE SA reached its hard lifetime")
 	errReplaced    = errors.New("the peer opened a new IKE SA")
-	errClosed      = errors.New("closed")
 	errNoChild     = errors.New("the peer answered IKE_AUTH without a Child SA")
 	errEAP         = errors.New("it wants EAP, which is not supported here")
 	errMode        = errors.New("the peer insists on tunnel mode: set mode = \"tunnel\" here or transport mode there")

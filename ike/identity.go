@@ -27,6 +27,8 @@ func idText(id wire.ID) string {
 		}
 	case wire.IDFQDN, wire.IDRFC822Addr:
 		return strconv.Quote(string(id.Data))
+	default:
+		// Names of other kinds are shown as octets.
 	}
 	return fmt.Sprintf("%s %x", id.Kind, id.Data)
 }

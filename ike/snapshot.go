@@ -113,7 +113,7 @@ func (e *Endpoint) recovered(present map[ChildID]bool) {
 	}
 	// Packets are led to SAs that stay before any others go.
 	for _, ps := range e.state.Peers {
-		if _, c := e.byInbound(ps.Outbound); c != nil && c.State == childLive {
+		if c := e.byInbound(ps.Outbound); c != nil && c.State == childLive {
 			e.emit(SwitchOutbound{c.ChildSA})
 		}
 	}
@@ -133,7 +133,7 @@ func (e *Endpoint) recovered(present map[ChildID]bool) {
 		e.recoverTask(sa)
 	}
 	for _, ps := range e.state.Peers {
-		if _, c := e.byInbound(ps.Outbound); c == nil {
+		if c := e.byInbound(ps.Outbound); c == nil {
 			ps.Outbound, ps.Up = 0, false
 		}
 	}
@@ -182,13 +182,13 @@ func (e *Endpoint) recoverChild(sa *ikeSA, c *child, present map[ChildID]bool) {
 }
 
 // byInbound finds a Child SA by our inbound SPI.
-func (e *Endpoint) byInbound(spi uint32) (*ikeSA, *child) {
+func (e *Endpoint) byInbound(spi uint32) *child {
 	for _, sa := range e.state.SAs {
 		if c := sa.Children[spi]; c != nil && spi != 0 {
-			return sa, c
+			return c
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // encode is a half-open IKE SA for another tunnel of this host.

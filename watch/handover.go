@@ -88,7 +88,7 @@ func (h *handover) close() {
 // has died, the datagram is lost; its sender sends it again.
 func (l *loop) handOver(name string, d ike.Datagram) {
 	to := &unix.SockaddrUnix{Name: filepath.Join(l.dir.root, name, fileHandover)}
-	err := unix.Sendto(l.hand.out, appendHandover(nil, d), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, to)
+	err := unix.Sendto(l.hand.out, encodeHandover(d), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, to)
 	if err != nil {
 		l.drops.dropped++
 		l.log.Debug("hand over", "to", name, "err", err)
@@ -97,14 +97,14 @@ func (l *loop) handOver(name string, d ike.Datagram) {
 	l.drops.sent++
 }
 
-// appendHandover writes: one octet for NATT, the two addresses each after an
+// encodeHandover writes: one octet for NATT, the two addresses each after an
 // octet with its length, the message.
-func appendHandover(b []byte, d ike.Datagram) []byte {
+func encodeHandover(d ike.Datagram) []byte {
 	natt := byte(0)
 	if d.NATT {
 		natt = 1
 	}
-	b = append(b, natt)
+	b := []byte{natt}
 	for _, a := range []netip.AddrPort{d.Local, d.Remote} {
 		text := a.String()
 		b = append(append(b, byte(len(text))), text...)

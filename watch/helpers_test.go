@@ -312,6 +312,13 @@ func (h *host) established(name string) bool {
 	return p.State == "established" && len(p.live()) == 1
 }
 
+// replaced: another Child SA than before is established.
+func (h *host) replaced(name string, before ChildStatus) bool {
+	p := h.status(name)
+	live := p.live()
+	return p.State == "established" && len(live) == 1 && live[0].SPIIn != before.SPIIn
+}
+
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()

@@ -110,8 +110,7 @@ func TestHardExpireStartsOver(t *testing.T) {
 		}
 	}
 	eventually(t, "back", func() bool {
-		now := ha.status("left").live()
-		return ha.established("left") && now[0].SPIIn != before.SPIIn && hb.established("right")
+		return ha.replaced("left", before) && hb.established("right")
 	})
 	if got := ha.status("left").Expires.Hard; got != 1 {
 		t.Errorf("%d hard expires", got)
@@ -131,10 +130,7 @@ func TestOverrunFindsWhatWasLost(t *testing.T) {
 		}
 	}
 	ha.dp.Inject(apply.Overrun{})
-	eventually(t, "back", func() bool {
-		now := ha.status("left").live()
-		return ha.established("left") && now[0].SPIIn != before.SPIIn
-	})
+	eventually(t, "back", func() bool { return ha.replaced("left", before) })
 }
 
 func TestOverrunFindsSoftLimit(t *testing.T) {
@@ -256,9 +252,7 @@ func TestRecoverAfterHardExpire(t *testing.T) {
 		ha.dp.Expire(sa.ID(), true)
 	}
 	ha.start(tunnel)
-	eventually(t, "a new Child SA", func() bool {
-		return ha.established("left") && ha.status("left").live()[0].SPIIn != before.SPIIn
-	})
+	eventually(t, "a new Child SA", func() bool { return ha.replaced("left", before) })
 }
 
 func TestDownOfDeadLoop(t *testing.T) {

@@ -111,7 +111,7 @@ func TestHandoverFormat(t *testing.T) {
 		{Local: netip.MustParseAddrPort("192.0.2.1:500"), Remote: netip.MustParseAddrPort("198.51.100.7:4500"), NATT: true, Data: []byte("message")},
 		{Local: netip.MustParseAddrPort("[2001:db8::1]:500"), Remote: netip.MustParseAddrPort("[2001:db8::2]:500"), Data: bytes.Repeat([]byte{7}, 60000)},
 	} {
-		b := appendHandover(nil, d)
+		b := encodeHandover(d)
 		got, err := parseHandover(b)
 		if err != nil || got.Local != d.Local || got.Remote != d.Remote || got.NATT != d.NATT || !bytes.Equal(got.Data, d.Data) {
 			t.Errorf("%v: %v, %v", d, got, err)
@@ -125,7 +125,7 @@ func TestHandoverFormat(t *testing.T) {
 }
 
 func FuzzHandover(f *testing.F) {
-	f.Add(appendHandover(nil, ike.Datagram{
+	f.Add(encodeHandover(ike.Datagram{
 		Local: netip.MustParseAddrPort("192.0.2.1:500"), Remote: netip.MustParseAddrPort("[2001:db8::2]:500"), Data: []byte("message"),
 	}))
 	f.Add([]byte{1, 255})
@@ -134,7 +134,7 @@ func FuzzHandover(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := parseHandover(appendHandover(nil, d))
+		again, err := parseHandover(encodeHandover(d))
 		if err != nil || again.Local != d.Local || again.Remote != d.Remote || !bytes.Equal(again.Data, d.Data) {
 			t.Errorf("%v became %v, %v", d, again, err)
 		}
