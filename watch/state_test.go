@@ -1,7 +1,6 @@
 package watch
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -94,7 +93,7 @@ func TestStateNotWritable(t *testing.T) {
 }
 
 func FuzzState(f *testing.F) {
-	tunnel := &conf.Tunnel{Peers: []conf.Peer{{Name: "other"}}}
+	tunnel := &conf.Tunnel{Peers: []conf.Peer{{Name: "other"}}} // as in the seed
 	core := ike.New(coreConfig(tunnel))
 	core.Step(time.Unix(1e9, 0), ike.Tick{})
 	snapshot, err := core.Snapshot()
@@ -103,11 +102,12 @@ func FuzzState(f *testing.F) {
 	}
 	f.Add(append([]byte(stateMagic), snapshot...))
 	f.Add([]byte(stateMagic))
-	if b, err := os.ReadFile(filepath.Join("testdata", "established.state")); err == nil {
-		f.Add(b)
-	} else if !errors.Is(err, os.ErrNotExist) {
+	established, err := os.ReadFile(filepath.Join("testdata", "established.state"))
+	if err != nil {
 		f.Fatal(err)
 	}
+	f.Add(established)
+	f.Add(established[:len(established)/2])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		snapshot, err := parseState(b)
 		if err != nil {
