@@ -60,7 +60,8 @@ type Peer struct {
 	ESP []suite.Proposal
 	PFS PFS
 	ESN bool // offer extended sequence numbers (both kinds are accepted)
-	// LocalTS and RemoteTS are the traffic selectors; empty: the address used.
+	// LocalTS and RemoteTS are the traffic selectors; empty, or one without
+	// addresses: the address used.
 	LocalTS, RemoteTS []wire.Selector
 	Transport         bool // transport mode instead of tunnel mode
 

@@ -2,6 +2,7 @@ package ike
 
 import (
 	"net/netip"
+	"slices"
 
 	"ipsec-quick/ike/wire"
 )
@@ -9,12 +10,19 @@ import (
 // anyPort is the range of all ports.
 const anyPort = 65535
 
-// selectors are the configured ones of a side; with none, the address used.
+// selectors are the configured ones of a side. One without addresses, and none
+// at all, mean the address used.
 func selectors(configured []wire.Selector, own netip.Addr) []wire.Selector {
-	if len(configured) > 0 {
-		return configured
+	if len(configured) == 0 {
+		return []wire.Selector{hostSelector(own)}
 	}
-	return []wire.Selector{hostSelector(own)}
+	list := slices.Clone(configured)
+	for i := range list {
+		if !list[i].From.IsValid() {
+			list[i].From, list[i].To = own, own
+		}
+	}
+	return list
 }
 
 func hostSelector(a netip.Addr) wire.Selector {
