@@ -31,7 +31,7 @@ LINT_DIR      = $(CACHE_DIR)/golangci-lint-$(LINT_VERSION)-$(shell $(GO) env GOV
 LINT          = $(LINT_DIR)/golangci-lint
 
 SCRIPTS := .ci/need .ci/run examples/demo test/lab/guest test/lab/run test/lab/setup
-PAGES   := man/ipsec-quick.8 man/ipsec-quick.toml.5
+PAGES   := man/ipsec-quick.8 man/ipsec-quick.toml.5 man/ipsec-quick-expire.7
 
 .PHONY: build demo test vet lint unit lab lab-tests install uninstall fuzz clean need need-lab
 
@@ -41,15 +41,16 @@ build:
 	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.buildVersion=$(VERSION)' -o bin/ipsec-quick ./cmd/ipsec-quick
 
 install: build
-	@install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(MANDIR)/man5' '$(DESTDIR)$(MANDIR)/man8'
+	@install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(MANDIR)'/man{5,7,8}
 	install -m 755 bin/ipsec-quick '$(DESTDIR)$(PREFIX)/bin/ipsec-quick'
 	install -m 644 man/*.5 '$(DESTDIR)$(MANDIR)/man5/'
+	install -m 644 man/*.7 '$(DESTDIR)$(MANDIR)/man7/'
 	install -m 644 man/*.8 '$(DESTDIR)$(MANDIR)/man8/'
 
 uninstall:
 	@rm -f '$(DESTDIR)$(PREFIX)/bin/ipsec-quick'
 	for page in $(notdir $(PAGES)); do
-		rm -f '$(DESTDIR)$(MANDIR)'/man[58]/"$$page"
+		rm -f '$(DESTDIR)$(MANDIR)'/man[578]/"$$page"
 	done
 
 demo: build
