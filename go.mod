@@ -2,21 +2,19 @@ module ipsec-quick
 
 go 1.26.0
 
-require golang.org/x/sys v0.49.0
-
-require (
-	github.com/cloudflare/circl v1.6.5
-	github.com/vishvananda/netlink v1.3.1
-)
-
-require github.com/vishvananda/netns v0.0.5 // indirect
-
 require (
 	filippo.io/bigmod v0.1.0
 	github.com/BurntSushi/toml v1.6.0
+	github.com/cloudflare/circl v1.6.5
+	github.com/urfave/cli/v2 v2.27.7
+	github.com/vishvananda/netlink v1.3.1
+	golang.org/x/crypto v0.58.0
+	golang.org/x/sys v0.49.0
+)
+
+require (
 	github.com/cpuguy83/go-md2man/v2 v2.0.7 // indirect
 	github.com/russross/blackfriday/v2 v2.1.0 // indirect
-	github.com/urfave/cli/v2 v2.27.7
+	github.com/vishvananda/netns v0.0.5 // indirect
 	github.com/xrash/smetrics v0.0.0-20240521201337-686a1a2994c1 // indirect
-	golang.org/x/crypto v0.58.0
 )
