@@ -61,8 +61,14 @@ func app(in io.Reader, out, errOut io.Writer) *cli.App {
 	}
 }
 
+// buildVersion is set by the Makefile, from git describe.
+var buildVersion string
+
 // version is what the build knows.
 func version() string {
+	if buildVersion != "" {
+		return buildVersion
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
