@@ -54,6 +54,7 @@ func Down(o DownOptions) error {
 	}
 	d := newDir(o.Dir, o.Name)
 	giveUp := time.Now().Add(handoverTimeout)
+	was := false // it was up when we began: gone means that it is done
 	for {
 		process := openProcess(d)
 		r, err := ask(d, &request{Verb: verbClose}, frozenAfter, o.Change)
@@ -66,8 +67,12 @@ func Down(o DownOptions) error {
 			return process.waitEnd()
 		case errors.Is(err, ErrNotUp):
 			process.close()
+			if was {
+				return nil
+			}
 			return err
 		}
+		was = true
 		held, lerr := reenter(o.Dir, o.Name)
 		if lerr == nil {
 			process.close()
