@@ -31,7 +31,7 @@ func (e *Endpoint) respondCreateChild(sa *ikeSA, ps payloads) {
 }
 
 func (e *Endpoint) refuseChild(sa *ikeSA, kind wire.NotifyType) {
-	e.refuse(sa, wire.CreateChildSA, wire.Notify{Kind: kind})
+	e.respond(sa, wire.CreateChildSA, wire.Notify{Kind: kind})
 }
 
 // createInCreateChild makes a Child SA as the responder, with the nonces and the
@@ -45,7 +45,8 @@ func (e *Endpoint) createInCreateChild(sa *ikeSA, ps payloads, old *child) {
 	n, refusal := e.negotiate(sa, ps, match)
 	if refusal == nil && n.choice.KE.Type != 0 {
 		if !hasKE || theirs.Group != n.choice.KE.ID {
-			refusal = &wire.Notify{Kind: wire.NotifyInvalidKEPayload, Data: binary.BigEndian.AppendUint16(nil, uint16(n.choice.KE.ID))}
+			want := wantKE(n.choice.KE.ID)
+			refusal = &want
 		} else if public, shared, err := agree(n.choice.KE.ID, theirs.Data, e.cfg.Rand); err != nil {
 			refusal = &wire.Notify{Kind: wire.NotifyInvalidSyntax}
 		} else {
@@ -54,29 +55,29 @@ func (e *Endpoint) createInCreateChild(sa *ikeSA, ps payloads, old *child) {
 		}
 	}
 	if refusal != nil {
-		e.refuse(sa, wire.CreateChildSA, *refusal)
+		e.respond(sa, wire.CreateChildSA, *refusal)
 		return
 	}
 	n.ni, n.nr = slices.Clone(ps.nonce()), nr
 	e.install(sa, n, wire.CreateChildSA, answer, old)
 }
 
-// createAsResponder makes the Child SA of an IKE_AUTH request, or tells with the
+// createInAuth makes the Child SA of an IKE_AUTH request, or tells with the
 // answer why there is none: the IKE SA stands all the same.
-func (e *Endpoint) createAsResponder(sa *ikeSA, exchange wire.ExchangeType, ps payloads, match suite.Match, ni, nr []byte, answer []wire.Payload) {
+func (e *Endpoint) createInAuth(sa *ikeSA, ps payloads, ni, nr []byte, answer []wire.Payload) {
 	if _, ok := ps.sa(); !ok {
-		e.respond(sa, exchange, answer...) // childless (RFC 6023)
+		e.respond(sa, wire.IKEAuth, answer...) // childless (RFC 6023)
 		e.endHandshake(sa)
 		return
 	}
-	n, refusal := e.negotiate(sa, ps, match)
+	n, refusal := e.negotiate(sa, ps, suite.Match{IgnoreKE: true})
 	if refusal != nil {
-		e.respond(sa, exchange, append(answer, *refusal)...)
+		e.respond(sa, wire.IKEAuth, append(answer, *refusal)...)
 		e.endHandshake(sa)
 		return
 	}
 	n.ni, n.nr = ni, nr
-	e.install(sa, n, exchange, answer, nil)
+	e.install(sa, n, wire.IKEAuth, answer, nil)
 }
 
 // negotiate chooses a proposal and narrows the selectors of a request.

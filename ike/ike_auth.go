@@ -190,7 +190,7 @@ func (e *Endpoint) acceptAuth(sa *ikeSA, ps payloads, p *Peer) {
 		return
 	}
 	e.establish(sa)
-	e.createAsResponder(sa, wire.IKEAuth, ps, suite.Match{IgnoreKE: true}, sa.Init.PeerNonce, sa.Init.OurNonce, []wire.Payload{id, proof})
+	e.createInAuth(sa, ps, sa.Init.PeerNonce, sa.Init.OurNonce, []wire.Payload{id, proof})
 }
 
 // refuseAuth answers IKE_AUTH with AUTHENTICATION_FAILED and forgets the IKE SA.

@@ -265,8 +265,7 @@ func (e *Endpoint) elapseSA(sa *ikeSA) {
 	for _, c := range sa.sorted() {
 		switch {
 		case c.State == childRetiring && past(c.RetireAt):
-			e.emit(RemoveChild{c.ChildSA.withoutKeys()})
-			e.discard(sa, c)
+			e.removeChild(sa, c)
 			e.save()
 		case past(c.SoftAt):
 			c.SoftAt = time.Time{}

@@ -270,7 +270,7 @@ func (e *Endpoint) respondRekeyChild(sa *ikeSA, ps payloads, n *wire.Notify) {
 	}
 	switch {
 	case old == nil || old.State == childRetiring:
-		e.refuse(sa, wire.CreateChildSA, wire.Notify{Kind: wire.NotifyChildSANotFound, Protocol: wire.ProtocolESP, SPI: n.SPI})
+		e.respond(sa, wire.CreateChildSA, wire.Notify{Kind: wire.NotifyChildSANotFound, Protocol: wire.ProtocolESP, SPI: n.SPI})
 	case old.State != childLive || old.ReplacedBy != 0:
 		e.refuseChild(sa, wire.NotifyTemporaryFailure)
 	default:

@@ -151,7 +151,7 @@ func (e *Endpoint) respondRekeyIKE(sa *ikeSA, ps payloads) {
 		return
 	}
 	if choice.KE.ID != theirs.Group {
-		e.refuse(sa, wire.CreateChildSA, wire.Notify{Kind: wire.NotifyInvalidKEPayload, Data: binary.BigEndian.AppendUint16(nil, uint16(choice.KE.ID))})
+		e.respond(sa, wire.CreateChildSA, wantKE(choice.KE.ID))
 		return
 	}
 	public, shared, err := agree(choice.KE.ID, theirs.Data, e.cfg.Rand)

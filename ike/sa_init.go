@@ -187,6 +187,11 @@ func (e *Endpoint) retryGroup(sa *ikeSA, n *wire.Notify) {
 	e.restart(sa)
 }
 
+// wantKE is the INVALID_KE_PAYLOAD that asks for a method.
+func wantKE(id wire.TransformID) wire.Notify {
+	return wire.Notify{Kind: wire.NotifyInvalidKEPayload, Data: binary.BigEndian.AppendUint16(nil, uint16(id))}
+}
+
 // keGroup is the method that INVALID_KE_PAYLOAD names.
 func keGroup(n *wire.Notify) (wire.TransformID, bool) {
 	if len(n.Data) != 2 {
@@ -321,7 +326,7 @@ func (e *Endpoint) answerInit(d Datagram, m *wire.Message, ps payloads, proposal
 		return
 	}
 	if choice.KE.ID != theirs.Group {
-		e.replyInit(d, m, wire.Notify{Kind: wire.NotifyInvalidKEPayload, Data: binary.BigEndian.AppendUint16(nil, uint16(choice.KE.ID))})
+		e.replyInit(d, m, wantKE(choice.KE.ID))
 		return
 	}
 	ke, shared, err := agree(choice.KE.ID, theirs.Data, e.cfg.Rand)

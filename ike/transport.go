@@ -169,11 +169,6 @@ func (e *Endpoint) respond(sa *ikeSA, exchange wire.ExchangeType, ps ...wire.Pay
 	e.reportMessage(sa, m, "to", sa.Remote)
 }
 
-// refuse answers a request with one error.
-func (e *Endpoint) refuse(sa *ikeSA, exchange wire.ExchangeType, n wire.Notify) {
-	e.respond(sa, exchange, n)
-}
-
 // transmit sends datagrams of an IKE SA.
 func (e *Endpoint) transmit(sa *ikeSA, datagrams [][]byte) {
 	for _, d := range datagrams {
@@ -265,7 +260,7 @@ func (e *Endpoint) process(sa *ikeSA, d Datagram, m *wire.Message, inner *plaint
 		e.dismiss(sa, err)
 	case err != nil:
 		e.stats.Malformed++
-		e.refuse(sa, m.Exchange, syntaxNotify(err))
+		e.respond(sa, m.Exchange, syntaxNotify(err))
 		if !sa.authenticated() {
 			e.dismiss(sa, err)
 		}
