@@ -12,7 +12,7 @@ guest_packages=(
 	# the network
 	iproute2 iputils-ping nftables iperf3 tcpdump conntrack
 	# the rest of a host
-	kmod procps util-linux less xz-utils
+	kmod procps util-linux less xz-utils strace
 )
 
 # What boots the VM, from the same release: QEMU before 8.1 translates code that
