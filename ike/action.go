@@ -44,8 +44,9 @@ func (c *ChildSA) InID() ChildID  { return ChildID{c.Local.Addr(), c.SPIIn} }
 func (c *ChildSA) OutID() ChildID { return ChildID{c.Remote.Addr(), c.SPIOut} }
 
 type (
-	// Persist: write [Endpoint.Snapshot] where it survives this process.
-	Persist struct{}
+	// Persist: write [Endpoint.Snapshot] of the peer where it survives this
+	// process.
+	Persist struct{ Peer string }
 	// AllocSPI: reserve an SPI for an inbound ESP SA, answer with [SPIAllocated].
 	AllocSPI struct {
 		Ref           Ref

@@ -64,7 +64,7 @@ func BenchmarkSnapshot(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	for range b.N {
-		if _, err := n.a().e.Snapshot(); err != nil {
+		if _, err := n.a().e.Snapshot("b"); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -139,7 +139,7 @@ func (e *Endpoint) activate(sa *ikeSA, c *child) {
 	ps.ChildFailures, ps.Failures, ps.LastError = 0, 0, ""
 	if !ps.Up {
 		ps.Up = true
-		e.save()
+		e.save(sa.Peer)
 		e.emit(Established{sa.Peer})
 	}
 }
@@ -189,9 +189,9 @@ func (e *Endpoint) release(sa *ikeSA, gone *child) {
 	if ps == nil || ps.Outbound != gone.SPIIn {
 		return
 	}
-	for _, other := range e.state.SAs {
+	for _, other := range e.state.ByPeer[sa.Peer] {
 		for _, c := range other.sorted() {
-			if other.Peer == sa.Peer && c.State == childLive {
+			if c.State == childLive {
 				ps.Outbound = c.SPIIn
 				e.emit(SwitchOutbound{c.ChildSA})
 				return

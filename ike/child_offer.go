@@ -81,7 +81,7 @@ func (r *ChildRequest) accept(e *Endpoint, sa *ikeSA, ps payloads, match suite.M
 	}, true)
 	ref := e.ref(sa)
 	r.Ref = ref.N
-	e.save()
+	e.save(sa.Peer)
 	e.emit(InstallChild{Ref: ref, Child: c.ChildSA})
 	return waiting
 }

@@ -162,7 +162,7 @@ func (e *Endpoint) install(sa *ikeSA, n negotiated, exchange wire.ExchangeType, 
 		c := e.newChild(sa, n, false)
 		ref := e.ref(sa)
 		ps.ref = ref.N
-		e.save()
+		e.save(sa.Peer)
 		e.emit(InstallChild{Ref: ref, Child: c.ChildSA})
 	}
 	ps.installed = func(err error) {

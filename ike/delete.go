@@ -40,7 +40,7 @@ func (t *deleteTask) response(e *Endpoint, sa *ikeSA, _ payloads) progress {
 		}
 		e.retire(c)
 	}
-	e.save()
+	e.save(sa.Peer)
 	return finished
 }
 
@@ -54,8 +54,8 @@ func (e *Endpoint) gone(sa *ikeSA) {
 		t.abort(e, sa)
 	}
 	e.drop(sa)
-	e.save()
-	if ps := e.state.Peers[peer]; state == deleting && ps != nil && ps.Closed && len(e.ofPeer(peer)) == 0 {
+	e.save(peer)
+	if ps := e.state.Peers[peer]; state == deleting && ps != nil && ps.Closed && len(e.state.ByPeer[peer]) == 0 {
 		e.emit(Closed{peer})
 	}
 }
@@ -93,7 +93,7 @@ func (e *Endpoint) close(peer string) {
 			e.deleteIKE(sa, nil)
 		}
 	}
-	if len(e.ofPeer(peer)) == 0 {
+	if len(e.state.ByPeer[peer]) == 0 {
 		e.emit(Closed{peer})
 	}
 }

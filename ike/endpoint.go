@@ -21,7 +21,7 @@ type Endpoint struct {
 
 	now     time.Time // of the Step that runs
 	out     []Action  // of the Step that runs
-	unsaved bool      // that Step changed what has to survive a restart
+	unsaved []string  // peers of whom that Step changed what has to survive a restart
 
 	// halfOpen finds the IKE SA that an IKE_SA_INIT request made, when the
 	// request comes again: it does not carry our SPI yet.
@@ -29,11 +29,11 @@ type Endpoint struct {
 	cookies  cookieJar
 }
 
-// state is all that has to survive a restart.
+// state is what the endpoint knows of its IKE SAs and peers.
 type state struct {
-	SAs     map[wire.SPI]*ikeSA // by our SPI
-	Peers   map[string]*peerState
-	NextRef uint64
+	SAs    map[wire.SPI]*ikeSA // by our SPI
+	ByPeer map[string][]*ikeSA // oldest first; without those whose peer is not known yet
+	Peers  map[string]*peerState
 }
 
 // New returns the endpoint of a tunnel that has no IKE SA yet.
@@ -41,7 +41,7 @@ func New(cfg Config) *Endpoint {
 	e := &Endpoint{
 		cfg:      cfg,
 		peers:    map[string]*Peer{},
-		state:    state{SAs: map[wire.SPI]*ikeSA{}, Peers: map[string]*peerState{}},
+		state:    state{SAs: map[wire.SPI]*ikeSA{}, ByPeer: map[string][]*ikeSA{}, Peers: map[string]*peerState{}},
 		halfOpen: map[initKey]wire.SPI{},
 	}
 	for i := range cfg.Peers {
@@ -92,17 +92,22 @@ func (e *Endpoint) Step(now time.Time, ev Event) []Action {
 	}
 	e.elapse()
 	e.maintain()
-	if e.unsaved {
-		// A snapshot is of what the whole Step led to. Before anything else it
-		// holds for all of it, and one is enough.
-		e.unsaved = false
-		e.out = slices.Insert(e.out, 0, Action(Persist{}))
+	// A snapshot is of what the whole Step led to. Before anything else it holds
+	// for all of it, and one is enough.
+	persist := make([]Action, 0, len(e.unsaved)+len(e.out))
+	for _, peer := range e.unsaved {
+		persist = append(persist, Persist{peer})
 	}
-	return e.out
+	e.unsaved = e.unsaved[:0]
+	return append(persist, e.out...)
 }
 
-// save makes the list of actions begin with Persist.
-func (e *Endpoint) save() { e.unsaved = true }
+// save makes the list of actions begin with Persist for a peer.
+func (e *Endpoint) save(peer string) {
+	if e.state.Peers[peer] != nil && !slices.Contains(e.unsaved, peer) {
+		e.unsaved = append(e.unsaved, peer)
+	}
+}
 
 // emit appends actions to the list that Step returns.
 func (e *Endpoint) emit(actions ...Action) { e.out = append(e.out, actions...) }
@@ -166,8 +171,9 @@ func (e *Endpoint) Stats() Stats { return e.stats }
 
 // ref is a new reference for an action that is answered.
 func (e *Endpoint) ref(sa *ikeSA) Ref {
-	e.state.NextRef++
-	return Ref{SA: sa.local(), N: e.state.NextRef}
+	ps := e.state.Peers[sa.Peer]
+	ps.NextRef++
+	return Ref{SA: sa.local(), N: ps.NextRef}
 }
 
 // random draws n octets.

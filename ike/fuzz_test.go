@@ -143,9 +143,10 @@ func FuzzRestore(f *testing.F) {
 	f.Fuzz(func(t *testing.T, state []byte) {
 		n := newNetwork(t, 1, nil)
 		for _, h := range n.hosts {
-			e, err := Restore(h.cfg, state)
-			if err != nil {
-				return
+			peer := h.cfg.Peers[0].Name
+			e := New(h.cfg)
+			if e.Restore(peer, state) != nil {
+				continue
 			}
 			h.e = e
 			n.drop = func(Send) bool { return true }
@@ -156,7 +157,7 @@ func FuzzRestore(f *testing.F) {
 				}
 			}
 			now := n.now
-			for _, ev := range []Event{Recovered{Present: present}, RekeyChild{h.cfg.Peers[0].Name}, RekeyIKE{h.cfg.Peers[0].Name}, Tick{}, Close{h.cfg.Peers[0].Name}} {
+			for _, ev := range []Event{Recovered{Present: present}, RekeyChild{peer}, RekeyIKE{peer}, Tick{}, Close{peer}} {
 				e.Step(now, ev)
 				for range 50 {
 					at := e.NextDeadline()
@@ -171,7 +172,7 @@ func FuzzRestore(f *testing.F) {
 				if at := e.NextDeadline(); !at.IsZero() && !at.After(now) {
 					t.Fatalf("%T: a deadline that stays", ev)
 				}
-				if _, err := e.Snapshot(); err != nil {
+				if _, err := e.Snapshot(peer); err != nil {
 					t.Fatal(err)
 				}
 			}

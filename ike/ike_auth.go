@@ -178,7 +178,7 @@ func (e *Endpoint) respondAuth(sa *ikeSA, d Datagram, ps payloads) {
 
 // acceptAuth goes on with IKE_AUTH for a peer whose proof is good.
 func (e *Endpoint) acceptAuth(sa *ikeSA, ps payloads, p *Peer) {
-	sa.Peer = p.Name
+	e.assign(sa, p.Name)
 	if ps.notify(wire.NotifyInitialContact) != nil {
 		e.dropOthers(sa)
 	}
@@ -202,7 +202,7 @@ func (e *Endpoint) refuseAuth(sa *ikeSA, err error) {
 		e.removeChild(sa, c)
 	}
 	e.drop(sa)
-	e.save()
+	e.save(sa.Peer)
 }
 
 // identify finds the peer that an IKE_AUTH request is from: by its identity and

@@ -39,11 +39,12 @@ func (h *host) sealedOnce(data []byte) {
 // plane as it is. What the core does not know is removed, as the loop does.
 func (n *network) restart(h *host) {
 	h.t.Helper()
-	e, err := Restore(h.cfg, h.saved)
-	if err != nil {
-		h.t.Fatal(err)
+	h.e = New(h.cfg)
+	for peer, b := range h.saved {
+		if err := h.e.Restore(peer, b); err != nil {
+			h.t.Fatal(err)
+		}
 	}
-	h.e = e
 	present := map[ChildID]bool{}
 	for _, c := range h.in {
 		present[c.InID()] = true

@@ -27,7 +27,7 @@ type host struct {
 	nextSPI              uint32
 	in, out              map[uint32]ChildSA // installed, by SPI
 	active               *ChildSA           // that the policies use
-	saved                []byte             // the last snapshot
+	saved                map[string][]byte  // the last snapshots, by peer
 	said                 []Action           // Established, Lost, Closed, Report, Unclaimed
 	failSPI, failInstall bool
 	noResolve            bool
@@ -168,11 +168,14 @@ func (h *host) do(n *network, a Action) Event {
 	n.record(h, a)
 	switch a := a.(type) {
 	case Persist:
-		b, err := h.e.Snapshot()
+		b, err := h.e.Snapshot(a.Peer)
 		if err != nil {
 			h.t.Fatal(err)
 		}
-		h.saved = b
+		if h.saved == nil {
+			h.saved = map[string][]byte{}
+		}
+		h.saved[a.Peer] = b
 	case AllocSPI:
 		if h.failSPI {
 			return SPIAllocated{Ref: a.Ref, Err: errors.New("no SPI")}

@@ -2,7 +2,6 @@ package ike
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"time"
 
@@ -28,34 +27,24 @@ type peerState struct {
 	Failures      int    // attempts in a row
 	ChildFailures int    // the same for the Child SA alone
 	Outbound      uint32 // inbound SPI of the Child SA that carries our packets
+	NextRef       uint64
 	LastError     string
 	Rekeys        Rekeys
 	Expires       Expires
 }
 
-// ofPeer are the IKE SAs with a peer, oldest first.
-func (e *Endpoint) ofPeer(peer string) []*ikeSA {
-	var list []*ikeSA
-	for _, sa := range e.state.SAs {
-		if sa.Peer == peer {
-			list = append(list, sa)
-		}
-	}
-	slices.SortFunc(list, func(a, b *ikeSA) int {
-		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.local(), b.local()))
-	})
-	return list
-}
+// ofPeer are the IKE SAs with a peer, oldest first. The list is the caller's: it
+// may drop some of them as it goes.
+func (e *Endpoint) ofPeer(peer string) []*ikeSA { return slices.Clone(e.state.ByPeer[peer]) }
 
 // hasOther reports whether there is another IKE SA with the same peer.
 func (e *Endpoint) hasOther(sa *ikeSA) bool {
-	return slices.ContainsFunc(e.ofPeer(sa.Peer), func(o *ikeSA) bool { return o != sa && o.State == established })
+	return slices.ContainsFunc(e.state.ByPeer[sa.Peer], func(o *ikeSA) bool { return o != sa && o.State == established })
 }
 
 // current is the established IKE SA with a peer, the newest if there are more.
 func (e *Endpoint) current(peer string) *ikeSA {
-	list := e.ofPeer(peer)
-	for _, sa := range slices.Backward(list) {
+	for _, sa := range slices.Backward(e.state.ByPeer[peer]) {
 		if sa.State == established {
 			return sa
 		}
@@ -168,7 +157,7 @@ func (e *Endpoint) attemptAt(p *Peer) (at time.Time, wanted bool) {
 		return at, false
 	}
 	var current *ikeSA
-	for _, sa := range e.ofPeer(p.Name) {
+	for _, sa := range e.state.ByPeer[p.Name] {
 		switch sa.State {
 		case initSent, halfOpen:
 			return at, false
@@ -218,7 +207,7 @@ func (e *Endpoint) expire(ev Expire) {
 	e.report(sa, nil, "hard limit of the Child SA %08x", c.SPIIn)
 	spi := c.SPIIn
 	e.removeChild(sa, c)
-	e.save()
+	e.save(sa.Peer)
 	e.submit(sa, &deleteTask{SPIs: []uint32{spi}})
 }
 
@@ -232,12 +221,12 @@ func (e *Endpoint) elapse() {
 // due are the IKE SAs with a deadline that has come, in a fixed order.
 func (e *Endpoint) due() []*ikeSA {
 	var list []*ikeSA
-	for _, spi := range slices.Sorted(maps.Keys(e.state.SAs)) {
-		sa := e.state.SAs[spi]
+	for _, sa := range e.state.SAs {
 		if at := e.deadline(sa); !at.IsZero() && !e.now.Before(at) {
 			list = append(list, sa)
 		}
 	}
+	slices.SortFunc(list, func(a, b *ikeSA) int { return cmp.Compare(a.local(), b.local()) })
 	return list
 }
 
@@ -266,7 +255,7 @@ func (e *Endpoint) elapseSA(sa *ikeSA) {
 		switch {
 		case c.State == childRetiring && past(c.RetireAt):
 			e.removeChild(sa, c)
-			e.save()
+			e.save(sa.Peer)
 		case past(c.SoftAt):
 			c.SoftAt = time.Time{}
 			e.rekeyChild(sa, c)

@@ -85,7 +85,7 @@ func (t *ikeTask) response(e *Endpoint, sa *ikeSA, ps payloads) progress {
 	next.Keys = suite.RekeyIKE(choice, sa.Choice.PRF.ID, sa.Keys.D, t.Nonce, nr, []suite.Secret{shared}, next.SPIi, next.SPIr)
 	shared.Wipe()
 	next.LowestNonce = lowest(t.Nonce, nr)
-	e.state.SAs[next.local()] = next
+	e.add(next)
 	if sa.State == deleting {
 		e.deleteIKE(next, nil) // Close came first
 		return finished
@@ -104,7 +104,7 @@ func (t *ikeTask) response(e *Endpoint, sa *ikeSA, ps payloads) progress {
 	}
 	e.inherit(sa, next)
 	e.supersede(sa)
-	e.save()
+	e.save(sa.Peer)
 	e.submitFirst(sa, &deleteTask{IKE: true})
 	return finished
 }
@@ -164,7 +164,7 @@ func (e *Endpoint) respondRekeyIKE(sa *ikeSA, ps payloads) {
 	next.Keys = suite.RekeyIKE(choice, sa.Choice.PRF.ID, sa.Keys.D, ni, nr, []suite.Secret{shared}, next.SPIi, next.SPIr)
 	shared.Wipe()
 	next.LowestNonce = lowest(ni, nr)
-	e.state.SAs[next.local()] = next
+	e.add(next)
 	if rivals {
 		// Which one stays is decided when the answer to ours comes.
 		ours.Rival, ours.RivalSPI = next.LowestNonce, next.local()

@@ -1,7 +1,9 @@
 package ike
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 	"time"
 
 	"ipsec-quick/ike/suite"
@@ -110,9 +112,28 @@ func (sa *ikeSA) idle() bool {
 	return sa.Send.Active == nil && len(sa.Send.Queue) == 0 && sa.pending == nil
 }
 
+// add remembers a new IKE SA.
+func (e *Endpoint) add(sa *ikeSA) {
+	e.state.SAs[sa.local()] = sa
+	if sa.Peer != "" {
+		e.assign(sa, sa.Peer)
+	}
+}
+
+// assign says whose an IKE SA is.
+func (e *Endpoint) assign(sa *ikeSA, peer string) {
+	sa.Peer = peer
+	list := append(e.state.ByPeer[peer], sa)
+	slices.SortFunc(list, func(a, b *ikeSA) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.local(), b.local()))
+	})
+	e.state.ByPeer[peer] = list
+}
+
 // drop forgets an IKE SA and its keys. Its Child SAs must be gone or moved.
 func (e *Endpoint) drop(sa *ikeSA) {
 	delete(e.state.SAs, sa.local())
+	e.state.ByPeer[sa.Peer] = slices.DeleteFunc(e.state.ByPeer[sa.Peer], func(o *ikeSA) bool { return o == sa })
 	e.endHandshake(sa)
 	sa.Keys.Wipe()
 	sa.openCipher, sa.sealCipher, sa.pending = nil, nil, nil
@@ -132,7 +153,7 @@ func (e *Endpoint) dismiss(sa *ikeSA, err error) {
 		t.abort(e, sa)
 	}
 	e.drop(sa)
-	e.save()
+	e.save(wasPeer)
 	if wasPeer != "" {
 		e.lost(wasPeer, sa, err, wasEstablished)
 	}

@@ -56,7 +56,7 @@ func (e *Endpoint) initiate(ev Initiate) {
 		State: initSent, Created: e.now, LastHeard: e.now, Children: map[uint32]*child{},
 		Init: &handshake{OurNonce: e.random(nonceLen), Group: firstKE(p.IKE)},
 	}
-	e.state.SAs[sa.SPIi] = sa
+	e.add(sa)
 	sa.Send.Active = &initTask{}
 	e.sendInit(sa)
 }
@@ -349,7 +349,7 @@ func (e *Endpoint) answerInit(d Datagram, m *wire.Message, ps payloads, proposal
 	}
 	reply := sa.message(wire.IKESAInit, 0, true, append(answer, e.capabilities(sa, p.Encap)...))
 	h.OurMessage = reply.AppendTo(nil)
-	e.state.SAs[sa.SPIr] = sa
+	e.add(sa)
 	e.halfOpen[initKey{sa.SPIi, sa.Remote}] = sa.SPIr
 	sa.Recv = incoming{ExpectID: 1, Responses: [][]byte{h.OurMessage}}
 	e.reportMessage(sa, m, "from", d.Remote)

@@ -18,13 +18,19 @@ func init() {
 	}
 }
 
-// Snapshot is all that has to survive a restart, keys among it: it belongs into
-// a file that only its owner can read, on no disk.
-func (e *Endpoint) Snapshot() ([]byte, error) {
-	s := state{SAs: map[wire.SPI]*ikeSA{}, Peers: e.state.Peers, NextRef: e.state.NextRef}
-	for spi, sa := range e.state.SAs {
+// snapshot is what has to survive a restart of one peer.
+type snapshot struct {
+	Peer *peerState
+	SAs  []*ikeSA
+}
+
+// Snapshot is all of one peer that has to survive a restart, keys among it: it
+// belongs into a file that only its owner can read, on no disk.
+func (e *Endpoint) Snapshot(peer string) ([]byte, error) {
+	s := snapshot{Peer: e.state.Peers[peer]}
+	for _, sa := range e.state.ByPeer[peer] {
 		if sa.authenticated() {
-			s.SAs[spi] = sa
+			s.SAs = append(s.SAs, sa)
 		}
 	}
 	var b bytes.Buffer
@@ -34,38 +40,36 @@ func (e *Endpoint) Snapshot() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Restore returns the endpoint that a snapshot was taken of. Peers that the
-// configuration does not have any more are forgotten with their IKE SAs.
-// [Recovered] must be its first event.
-func Restore(cfg Config, snapshot []byte) (*Endpoint, error) {
-	e := New(cfg)
-	var s state
-	if err := gob.NewDecoder(bytes.NewReader(snapshot)).Decode(&s); err != nil {
-		return nil, fmt.Errorf("decode the state: %w", err)
+// Restore takes what a [Endpoint.Snapshot] has of a peer into an endpoint that
+// is new. A snapshot that cannot be used changes nothing. After all peers'
+// [Recovered] must be the first event.
+func (e *Endpoint) Restore(peer string, b []byte) error {
+	var s snapshot
+	if err := gob.NewDecoder(bytes.NewReader(b)).Decode(&s); err != nil {
+		return fmt.Errorf("decode the state: %w", err)
 	}
-	for name, ps := range s.Peers {
-		if ps != nil && e.peers[name] != nil {
-			ps.Failures, ps.ChildFailures = max(0, ps.Failures), max(0, ps.ChildFailures)
-			e.state.Peers[name] = ps
-		}
+	if e.state.Peers[peer] == nil || s.Peer == nil {
+		return fmt.Errorf("decode the state: there is no peer %q", peer)
 	}
-	e.state.NextRef = s.NextRef
-	for spi, sa := range s.SAs {
-		if sa == nil || spi == 0 || sa.local() != spi {
-			return nil, errors.New("decode the state: an IKE SA does not fit its SPI")
+	seen := map[wire.SPI]bool{0: true}
+	for _, sa := range s.SAs {
+		if sa == nil || sa.Peer != peer || !sa.authenticated() || seen[sa.local()] || e.state.SAs[sa.local()] != nil {
+			return errors.New("decode the state: an IKE SA does not fit its SPI or its peer")
 		}
+		seen[sa.local()] = true
 		if err := sa.check(); err != nil {
-			return nil, err
+			return err
 		}
-		if e.peers[sa.Peer] == nil || !sa.authenticated() {
-			continue
-		}
+	}
+	s.Peer.Failures, s.Peer.ChildFailures = max(0, s.Peer.Failures), max(0, s.Peer.ChildFailures)
+	e.state.Peers[peer] = s.Peer
+	for _, sa := range s.SAs {
 		if sa.Children == nil {
 			sa.Children = map[uint32]*child{}
 		}
-		e.state.SAs[spi] = sa
+		e.add(sa)
 	}
-	return e, nil
+	return nil
 }
 
 // check refuses an IKE SA that a state file cannot hold.
@@ -112,8 +116,9 @@ func (e *Endpoint) recovered(present map[ChildID]bool) {
 		}
 	}
 	// Packets are led to SAs that stay before any others go.
-	for _, ps := range e.state.Peers {
-		if c := e.byInbound(ps.Outbound); c != nil && c.State == childLive {
+	for i := range e.cfg.Peers {
+		name := e.cfg.Peers[i].Name
+		if c := e.byInbound(name, e.state.Peers[name].Outbound); c != nil && c.State == childLive {
 			e.emit(SwitchOutbound{c.ChildSA})
 		}
 	}
@@ -132,12 +137,14 @@ func (e *Endpoint) recovered(present map[ChildID]bool) {
 		}
 		e.recoverTask(sa)
 	}
-	for _, ps := range e.state.Peers {
-		if c := e.byInbound(ps.Outbound); c == nil {
+	for i := range e.cfg.Peers {
+		name := e.cfg.Peers[i].Name
+		ps := e.state.Peers[name]
+		if c := e.byInbound(name, ps.Outbound); c == nil {
 			ps.Outbound, ps.Up = 0, false
 		}
+		e.save(name)
 	}
-	e.save()
 }
 
 // recoverTask sends the request that waits for its response again. A task that
@@ -181,9 +188,9 @@ func (e *Endpoint) recoverChild(sa *ikeSA, c *child, present map[ChildID]bool) {
 	}
 }
 
-// byInbound finds a Child SA by our inbound SPI.
-func (e *Endpoint) byInbound(spi uint32) *child {
-	for _, sa := range e.state.SAs {
+// byInbound finds a Child SA of a peer by our inbound SPI.
+func (e *Endpoint) byInbound(peer string, spi uint32) *child {
+	for _, sa := range e.state.ByPeer[peer] {
 		if c := sa.Children[spi]; c != nil && spi != 0 {
 			return c
 		}
@@ -207,7 +214,7 @@ func decodeClaim(c Claim) (*ikeSA, error) {
 	if err := sa.check(); err != nil {
 		return nil, err
 	}
-	if sa.State != halfOpen || sa.Original || len(sa.Children) > 0 {
+	if sa.State != halfOpen || sa.Original || sa.Peer != "" || len(sa.Children) > 0 {
 		return nil, errSyntax
 	}
 	sa.Children = map[uint32]*child{}
@@ -248,7 +255,7 @@ func (e *Endpoint) adopt(c Claim) {
 		return
 	}
 	if sa, ps, p := e.openClaim(c); p != nil {
-		e.state.SAs[sa.local()] = sa
+		e.add(sa)
 		e.acceptAuth(sa, ps, p)
 	}
 }

@@ -131,7 +131,7 @@ func (e *Endpoint) sendRequest(sa *ikeSA, m *wire.Message, datagrams [][]byte) {
 // not survive a restart: a new one costs no more than its rest.
 func (e *Endpoint) persist(sa *ikeSA) {
 	if sa.authenticated() {
-		e.save()
+		e.save(sa.Peer)
 	}
 }
 
@@ -311,5 +311,5 @@ func (e *Endpoint) move(sa *ikeSA, remote netip.AddrPort) {
 		c.Remote = remote
 		e.emit(UpdateChild{Old: old, New: c.ChildSA})
 	}
-	e.save()
+	e.save(sa.Peer)
 }

@@ -13,7 +13,7 @@ import (
 func (l *loop) carryOut(a ike.Action) {
 	switch a := a.(type) {
 	case ike.Persist:
-		l.unsaved = true
+		l.unsaved[a.Peer] = true
 		if err := l.save(); err != nil {
 			l.log.Error("cannot write the state; nothing is sent until it can be", "err", err)
 		}
@@ -81,10 +81,8 @@ func (l *loop) allocSPI(a ike.AllocSPI) {
 // send sends an IKE message. What it depends on has to be on disk before: a
 // restarted loop must not use a Message ID twice for different messages.
 func (l *loop) send(a ike.Send) {
-	if l.unsaved {
-		if l.save() != nil {
-			return // the core sends it again
-		}
+	if l.save() != nil {
+		return // the core sends it again
 	}
 	data := a.Data
 	if a.NATT {

@@ -59,7 +59,7 @@ func lastKnown(d *dir, pid int, open DataplaneOpener) (*Status, error) {
 	}
 	core, err := restore(coreConfig(t), d)
 	if err != nil {
-		return bare, nil
+		return bare, nil // another version of this program left it
 	}
 	if open == nil {
 		open = OpenDataplane

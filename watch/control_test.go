@@ -54,7 +54,7 @@ func TestControlSocket(t *testing.T) {
 	if !ha.established("left") {
 		t.Error("the others wait")
 	}
-	for _, name := range []string{fileControl, fileHandover, fileState, fileJournal, filePID, fileTunnel, fileLock} {
+	for _, name := range []string{fileControl, fileHandover, stateFile("other"), fileJournal, filePID, fileTunnel, fileLock} {
 		info, err := os.Stat(filepath.Join(ha.root, "left", name))
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", name, info.Mode(), err)

@@ -22,12 +22,12 @@ const (
 	fileLock     = "lock"    // flock: held by the one process that runs the loop
 	filePID      = "pid"     // that process; with " starting" while `up` is at it
 	fileTunnel   = "tunnel"  // facts, JSON
-	fileState    = "state"   // the IKE state with its keys
 	fileJournal  = "journal" // what is installed on this host
 	fileControl  = "control.sock"
 	fileHandover = "handover.sock"
 	fileLog      = "log"
-	dirSPI       = "spi" // an empty file for each IKE SPI on our side
+	dirState     = "state" // a file for each peer: the IKE state with its keys
+	dirSPI       = "spi"   // an empty file for each IKE SPI on our side
 )
 
 // facts are what other processes need to know of a tunnel that is up.
@@ -244,6 +244,16 @@ func (d *dir) replace(name string, data []byte) error {
 		return err
 	}
 	return os.Rename(path+".new", path)
+}
+
+// makeFolders makes those inside the tunnel's directory.
+func (d *dir) makeFolders() error {
+	for _, name := range []string{dirState, dirSPI} {
+		if err := os.Mkdir(d.file(name), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // forget removes what a loop of a namespace that is gone left.

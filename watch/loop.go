@@ -18,7 +18,7 @@ import (
 type endpoint interface {
 	Step(now time.Time, ev ike.Event) []ike.Action
 	NextDeadline() time.Time
-	Snapshot() ([]byte, error)
+	Snapshot(peer string) ([]byte, error)
 	Owns(spi wire.SPI) bool
 	LocalSPIs() []wire.SPI
 	Accepts(ike.Claim) bool
@@ -77,10 +77,10 @@ type loop struct {
 	offers  atomic.Int32 // claims that other tunnels are being asked about
 
 	listening   bool
-	ending      bool   // it was opened only to be closed
-	onState     func() // called when a peer comes or goes; may be nil
-	unsaved     bool   // the state file is older than the core
-	fault       error  // the data plane cannot carry what was negotiated
+	ending      bool            // it was opened only to be closed
+	onState     func()          // called when a peer comes or goes; may be nil
+	unsaved     map[string]bool // peers whose state file is older than the core
+	fault       error           // the data plane cannot carry what was negotiated
 	closing     *closing
 	rekeys      []*rekeyWait
 	reconcileAt time.Time
@@ -278,6 +278,9 @@ func (l *loop) stop() error {
 				l.route(<-l.hand.in, false)
 			}
 			l.settle()
+			for name := range l.peers {
+				l.unsaved[name] = true
+			}
 			return l.save()
 		}
 		l.settle()

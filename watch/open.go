@@ -2,7 +2,6 @@ package watch
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -84,7 +83,7 @@ func open(p parts, leftovers bool) (*loop, error) {
 		in:      inbox{out: make(chan ike.Datagram, datagramQueue), stop: make(chan struct{})},
 		answers: make(chan answer), calls: make(chan func()),
 		peers: map[string]*peer{}, byReqID: map[uint32]*peer{},
-		protect: map[apply.Selector]apply.Policy{}, spis: map[wire.SPI]bool{},
+		protect: map[apply.Selector]apply.Policy{}, spis: map[wire.SPI]bool{}, unsaved: map[string]bool{},
 		control: newControl(p.listener), ending: p.ending,
 	}
 	var err error
@@ -113,12 +112,16 @@ func open(p parts, leftovers bool) (*loop, error) {
 
 // begin takes over what was there, sets the guards and starts the core.
 func (l *loop) begin(leftovers bool) error {
-	if err := l.registered(); err != nil {
+	err := l.dir.makeFolders()
+	if err == nil {
+		err = l.registered()
+	}
+	if err != nil {
 		return fmt.Errorf("run directory: %w", err)
 	}
-	restored := l.makeCore(leftovers)
+	l.makeCore(leftovers)
 	if leftovers {
-		if err := l.recover(restored); err != nil {
+		if err := l.recover(); err != nil {
 			return err
 		}
 	} else if err := l.guardAll(); err != nil {
@@ -130,21 +133,18 @@ func (l *loop) begin(leftovers bool) error {
 }
 
 // makeCore restores the core or makes a new one. A state that cannot be read is
-// no reason to leave the tunnel down: the peers learn by INITIAL_CONTACT.
-func (l *loop) makeCore(leftovers bool) (restored bool) {
+// no reason to leave the tunnel down: the peer learns by INITIAL_CONTACT.
+func (l *loop) makeCore(leftovers bool) {
 	cfg := coreConfig(l.tunnel)
-	if leftovers {
-		core, err := restore(cfg, l.dir)
-		if err == nil {
-			l.core = core
-			return true
-		}
-		if !errors.Is(err, errNoState) {
-			l.log.Warn("starting over without what was negotiated before", "err", err)
-		}
+	if !leftovers {
+		l.core = ike.New(cfg)
+		return
 	}
-	l.core = ike.New(cfg)
-	return false
+	core, err := restore(cfg, l.dir)
+	if err != nil {
+		l.log.Warn("starting over without what was negotiated before", "err", err)
+	}
+	l.core = core
 }
 
 // guardAll sets the guards of all peers, for the addresses that are known.

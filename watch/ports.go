@@ -44,9 +44,6 @@ func (l *loop) spiFile(spi wire.SPI) string { return l.dir.file(dirSPI + "/" + s
 
 // registered reads what a loop before us entered.
 func (l *loop) registered() error {
-	if err := os.Mkdir(l.dir.file(dirSPI), 0o700); err != nil && !os.IsExist(err) {
-		return err
-	}
 	entries, err := os.ReadDir(l.dir.file(dirSPI))
 	if err != nil {
 		return err

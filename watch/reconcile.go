@@ -99,8 +99,8 @@ func (l *loop) forgetLapsed(sas map[ike.ChildID]apply.Installed) {
 }
 
 // recover brings the core, the data plane and the tunnel file together again.
-// If the core was not restored, all SAs are orphans.
-func (l *loop) recover(restored bool) error {
+// SAs of peers whose state was lost are orphans.
+func (l *loop) recover() error {
 	sas, err := l.list()
 	if err != nil {
 		return err
@@ -121,10 +121,8 @@ func (l *loop) recover(restored bool) error {
 	if err := l.guardAll(); err != nil {
 		return err
 	}
-	if restored {
-		l.push(ike.Recovered{Present: present})
-		l.settle()
-	}
+	l.push(ike.Recovered{Present: present})
+	l.settle()
 	l.removeOrphans(sas)
 	for _, p := range l.peers {
 		p.up = false

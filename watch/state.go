@@ -13,43 +13,49 @@ import (
 	"ipsec-quick/ike"
 )
 
-// stateMagic begins the state file: what follows is the core's snapshot, keys
-// and all. Another format gets another number.
-const stateMagic = "ipsec-quick state 1\n"
+// stateMagic begins a state file: what follows is the core's snapshot of one
+// peer, keys and all. Another format gets another number.
+const stateMagic = "ipsec-quick state 2\n"
 
-// maxState bounds the state file: some thousand IKE SAs.
-const maxState = 64 << 20
+// maxState bounds a state file: the IKE SAs with one peer.
+const maxState = 4 << 20
 
-// errNoState: nothing was written yet.
-var errNoState = errors.New("there is no saved state")
+// stateFile is the path of a peer's state below the tunnel's directory.
+func stateFile(peer string) string { return dirState + "/" + peer + ".state" }
 
-// save writes what the core knows.
+// save writes what the core knows of the peers that changed. Those that cannot
+// be written stay unsaved.
 func (l *loop) save() error {
-	snapshot, err := l.core.Snapshot()
-	if err == nil {
-		err = l.dir.replace(fileState, append([]byte(stateMagic), snapshot...))
+	var failed error
+	for peer := range l.unsaved {
+		if err := l.savePeer(peer); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("state of %s: %w", peer, err))
+			continue
+		}
+		delete(l.unsaved, peer)
 	}
-	clear(snapshot)
-	if err != nil {
-		return fmt.Errorf("state file: %w", err)
-	}
-	l.unsaved = false
-	return nil
+	return failed
 }
 
-// loadState reads the snapshot of a directory.
-func loadState(d *dir) ([]byte, error) {
-	f, err := os.OpenFile(d.file(fileState), os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errNoState
+func (l *loop) savePeer(peer string) error {
+	snapshot, err := l.core.Snapshot(peer)
+	if err == nil {
+		err = l.dir.replace(stateFile(peer), append([]byte(stateMagic), snapshot...))
 	}
+	clear(snapshot)
+	return err
+}
+
+// loadState reads the snapshot of a peer: fs.ErrNotExist if there is none.
+func loadState(d *dir, peer string) ([]byte, error) {
+	f, err := os.OpenFile(d.file(stateFile(peer)), os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return nil, fmt.Errorf("state file: %w", err)
+		return nil, err
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxState+1))
 	if err != nil {
-		return nil, fmt.Errorf("state file: %w", err)
+		return nil, err
 	}
 	return parseState(b)
 }
@@ -57,21 +63,26 @@ func loadState(d *dir) ([]byte, error) {
 func parseState(b []byte) ([]byte, error) {
 	snapshot, ok := bytes.CutPrefix(b, []byte(stateMagic))
 	if !ok || len(b) > maxState {
-		return nil, errors.New("state file: it is not one of this version")
+		return nil, errors.New("it is no state file of this version")
 	}
 	return snapshot, nil
 }
 
-// restore makes the core from the state of a directory.
+// restore makes the core from the state in a directory. A peer whose state is
+// missing or cannot be used starts over; the error tells of the latter.
 func restore(cfg ike.Config, d *dir) (*ike.Endpoint, error) {
-	snapshot, err := loadState(d)
-	if err != nil {
-		return nil, err
+	core := ike.New(cfg)
+	var failed error
+	for i := range cfg.Peers {
+		peer := cfg.Peers[i].Name
+		snapshot, err := loadState(d, peer)
+		if err == nil {
+			err = core.Restore(peer, snapshot)
+			clear(snapshot)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			failed = errors.Join(failed, fmt.Errorf("state of %s: %w", peer, err))
+		}
 	}
-	defer clear(snapshot)
-	core, err := ike.Restore(cfg, snapshot)
-	if err != nil {
-		return nil, fmt.Errorf("state file: %w", err)
-	}
-	return core, nil
+	return core, failed
 }

@@ -14,7 +14,7 @@ import (
 func establishedState(t *testing.T) ([]byte, *conf.Tunnel) {
 	t.Helper()
 	ha, _, ra, _ := pair(t, nil)
-	b, err := os.ReadFile(filepath.Join(ha.root, "left", fileState))
+	b, err := os.ReadFile(filepath.Join(ha.root, "left", stateFile("other")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,8 +27,8 @@ func TestStateFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	core, err := ike.Restore(coreConfig(tunnel), snapshot)
-	if err != nil {
+	core := ike.New(coreConfig(tunnel))
+	if err := core.Restore("other", snapshot); err != nil {
 		t.Fatal(err)
 	}
 	if st := core.Status(); len(st) != 1 || len(st[0].Children) != 1 {
@@ -40,7 +40,7 @@ func TestStateFile(t *testing.T) {
 	} {
 		snapshot, err := parseState(bad)
 		if err == nil {
-			_, err = ike.Restore(coreConfig(tunnel), snapshot)
+			err = ike.New(coreConfig(tunnel)).Restore("other", snapshot)
 		}
 		if err == nil {
 			t.Errorf("%s: no error", name)
@@ -54,7 +54,7 @@ func TestStateUnreadable(t *testing.T) {
 	before := ha.status("left")
 	tunnel := ra.tunnel
 	ra.crash()
-	if err := os.WriteFile(filepath.Join(ha.root, "left", fileState), []byte("rubbish"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(ha.root, "left", stateFile("other")), []byte("rubbish"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ha.start(tunnel)
@@ -69,7 +69,7 @@ func TestStateUnreadable(t *testing.T) {
 
 func TestStateNotWritable(t *testing.T) {
 	ha, _, ra, _ := pair(t, nil)
-	state := filepath.Join(ha.root, "left", fileState)
+	state := filepath.Join(ha.root, "left", stateFile("other"))
 	if !ra.call(func() {
 		// A folder in the place of the temporary file: it cannot be written.
 		if err := os.Mkdir(state+".new", 0o700); err != nil {
@@ -96,7 +96,7 @@ func FuzzState(f *testing.F) {
 	tunnel := &conf.Tunnel{Peers: []conf.Peer{{Name: "other"}}} // as in the seed
 	core := ike.New(coreConfig(tunnel))
 	core.Step(time.Unix(1e9, 0), ike.Tick{})
-	snapshot, err := core.Snapshot()
+	snapshot, err := core.Snapshot("other")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -113,8 +113,8 @@ func FuzzState(f *testing.F) {
 		if err != nil {
 			return
 		}
-		core, err := ike.Restore(coreConfig(tunnel), snapshot)
-		if err != nil {
+		core := ike.New(coreConfig(tunnel))
+		if core.Restore("other", snapshot) != nil {
 			return
 		}
 		core.Status()
