@@ -50,6 +50,7 @@ func (l *loop) carryOut(a ike.Action) {
 		if p := l.peers[a.Peer]; p != nil {
 			p.up, p.lastErr = false, a.Err
 		}
+		a.Retry = wallTime(a.Retry)
 		l.obs.Lost(a)
 		l.stateChanged()
 	case ike.Closed:

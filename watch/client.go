@@ -70,7 +70,7 @@ func lastKnown(d *dir, pid int, open DataplaneOpener) (*Status, error) {
 	} else {
 		defer dp.Close()
 	}
-	s := describe(t, core, dp, time.Now())
+	s := describe(t, core, dp, bootTime())
 	s.Dataplane, s.WatchPID = f.Dataplane, pid
 	return s, nil
 }

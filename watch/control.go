@@ -139,7 +139,7 @@ func allowed(conn *net.UnixConn) bool {
 // serve answers one request. If the loop ends over it there is no answer: the
 // client asks whoever runs the loop then.
 func (l *loop) serve(conn *net.UnixConn) {
-	_ = conn.SetReadDeadline(l.now().Add(requestTimeout))
+	_ = conn.SetReadDeadline(time.Now().Add(requestTimeout))
 	var req request
 	if err := json.NewDecoder(io.LimitReader(conn, maxRequest)).Decode(&req); err != nil {
 		return
@@ -152,7 +152,7 @@ func (l *loop) serve(conn *net.UnixConn) {
 			r.TimedOut = errors.As(err, &late)
 		}
 		r.Done = true
-		_ = conn.SetWriteDeadline(l.now().Add(requestTimeout))
+		_ = conn.SetWriteDeadline(time.Now().Add(requestTimeout))
 		_ = out.Encode(r) // a client that has gone does not want it
 	}
 	switch req.Verb {
@@ -189,7 +189,7 @@ func (l *loop) serveClose(conn *net.UnixConn, out *json.Encoder, answer func(res
 	if !l.call(func() { l.close(func(s string) { changes <- s }, func(err error) { done <- err }) }) {
 		return // the loop has ended or is another process's by now: the client asks again
 	}
-	_ = conn.SetWriteDeadline(l.now().Add(closeTimeout + requestTimeout))
+	_ = conn.SetWriteDeadline(time.Now().Add(closeTimeout + requestTimeout))
 	gone := false // the client; the channel is emptied nevertheless, so that the loop never waits
 	tell := func(s string) {
 		if !gone {

@@ -62,7 +62,8 @@ type loop struct {
 	control *control
 	obs     Observer
 	log     *slog.Logger
-	now     func() time.Time
+	now     func() time.Time // see clock.go
+	clock   *clockSteps      // nil: there is no such thing here
 
 	in      inbox
 	answers chan answer // from the resolver
@@ -169,6 +170,8 @@ func (l *loop) run(ctx context.Context, over func() (bool, error)) error {
 				return errDataplaneGone
 			}
 			l.happened(ev)
+		case <-l.clock.steps():
+			l.reconcile()
 		case a := <-l.answers:
 			l.answered(a)
 		case call := <-l.calls:
@@ -237,7 +240,7 @@ func (l *loop) happened(ev apply.Event) {
 		l.push(ike.Mapping{Child: ike.ChildID{Dst: ev.Dst, SPI: ev.SPI}, Remote: ev.New})
 	case apply.Overrun:
 		l.log.Warn("the data plane's events came faster than they were read; comparing")
-		l.reconcile()
+		l.catchUp()
 	}
 }
 
@@ -294,6 +297,7 @@ func (l *loop) release() {
 	l.control.finish()
 	l.hand.close()
 	l.sockets.close()
+	l.clock.close()
 	l.in.done.Wait()
 	l.hand.done.Wait()
 	_ = l.journal.Close() // nothing in it is buffered

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"time"
 
 	"ipsec-quick/apply"
 	"ipsec-quick/apply/xfrm"
@@ -79,7 +78,7 @@ func (p *parts) drop() {
 func open(p parts, leftovers bool) (*loop, error) {
 	l := &loop{
 		tunnel: p.tunnel, dir: p.dir, facts: p.facts, dp: p.dp, sockets: p.sockets,
-		obs: p.obs, log: p.log, now: time.Now,
+		obs: p.obs, log: p.log, now: bootTime,
 		in:      inbox{out: make(chan ike.Datagram, datagramQueue), stop: make(chan struct{})},
 		answers: make(chan answer), calls: make(chan func()),
 		peers: map[string]*peer{}, byReqID: map[uint32]*peer{},
@@ -92,6 +91,9 @@ func open(p parts, leftovers bool) (*loop, error) {
 	}
 	if l.journal, err = apply.OpenJournal(p.dir.file(fileJournal), p.dp, l.changed); err != nil {
 		return nil, err
+	}
+	if l.clock, err = watchClock(); err != nil {
+		l.log.Warn("steps of the clock are found within a minute only", "err", err)
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	now := l.now()

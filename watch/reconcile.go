@@ -2,6 +2,7 @@ package watch
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -42,6 +43,14 @@ func (l *loop) children() []ike.ChildStatus {
 	return all
 }
 
+// catchUp reconciles after events were lost. A limit by time whose event was
+// lost just now is not told from one whose event is under way: that takes a
+// second look.
+func (l *loop) catchUp() {
+	l.reconcile()
+	l.reconcileAt = l.now().Add(lateExpire + time.Second)
+}
+
 // reconcile makes up for events that were lost: an SA that is not there has
 // reached its hard limit, one that is over a soft limit is due.
 func (l *loop) reconcile() {
@@ -51,6 +60,7 @@ func (l *loop) reconcile() {
 		l.log.Error("cannot read the data plane's SAs", "err", err)
 		return
 	}
+	stepped := map[string]bool{}
 	for _, c := range l.children() {
 		for _, id := range []ike.ChildID{c.Child.InID(), c.Child.OutID()} {
 			sa, ok := sas[id]
@@ -59,19 +69,52 @@ func (l *loop) reconcile() {
 				if !c.Retiring { // a retiring one has its outbound SA removed
 					l.push(ike.Expire{Child: id, Hard: true})
 				}
-			case !c.Retiring && overSoft(sa.Usage, l.now()):
+			case c.Retiring:
+			case misdated(sa.Usage, c.Child.Created):
+				stepped[c.Child.Peer] = true
+			case overSoft(sa.Usage, time.Now()):
 				l.push(ike.Expire{Child: id})
 			}
 		}
 	}
+	l.redate(stepped)
 	l.forgetLapsed(sas)
+}
+
+// stepTolerance is more than a clock that nobody set makes of an SA's age: the
+// data plane has whole seconds, and an SA is installed some time after it was
+// agreed on.
+const stepTolerance = 3 * time.Second
+
+// misdated reports whether the wall clock was set since an SA was installed: the
+// data plane takes it for older or younger than it is.
+func misdated(u apply.Usage, created time.Time) bool {
+	if u.Added.IsZero() {
+		return false
+	}
+	return u.Added.Sub(wallTime(created)).Abs() > stepTolerance
+}
+
+// redate gives the peers whose SAs are misdated new ones, which count from the
+// new time. The data plane's arithmetic is the wall clock's: it would find the
+// soft limit of a clock that was set back too late, and for one that was set
+// forward the hard limit at the next look.
+func (l *loop) redate(peers map[string]bool) {
+	if len(peers) == 0 {
+		return
+	}
+	names := slices.Sorted(maps.Keys(peers))
+	l.log.Warn("the clock was set: the Child SAs get new keys, which count from the new time", "peers", names)
+	for _, name := range names {
+		l.push(ike.RekeyChild{Peer: name})
+	}
 }
 
 // lateExpire is how long after a soft limit by time its event may still come.
 const lateExpire = 2 * time.Second
 
 // overSoft reports whether an SA has passed one of its soft limits, and it has
-// been long enough for an event to come.
+// been long enough for an event to come; now is by the wall clock.
 func overSoft(u apply.Usage, now time.Time) bool {
 	passed := func(since time.Time, limit time.Duration) bool {
 		return limit > 0 && !since.IsZero() && now.Sub(since) > limit+lateExpire
@@ -132,7 +175,7 @@ func (l *loop) recover() error {
 			p.up = isUp(st)
 		}
 	}
-	l.reconcile()
+	l.catchUp() // nobody read the events
 	return nil
 }
 

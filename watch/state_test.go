@@ -36,7 +36,7 @@ func TestStateFile(t *testing.T) {
 	}
 	for name, bad := range map[string][]byte{
 		"empty": {}, "cut short": b[:len(b)/2], "another version": append([]byte("ipsec-quick state 9\n"), snapshot...),
-		"no magic": snapshot,
+		"times of the wall clock": append([]byte("ipsec-quick state 2\n"), snapshot...), "no magic": snapshot,
 	} {
 		snapshot, err := parseState(bad)
 		if err == nil {

@@ -119,7 +119,8 @@ func (l *loop) status() *Status {
 	return s
 }
 
-// describe is what the core and the data plane say; dp may be nil.
+// describe is what the core and the data plane say; dp may be nil, now is on the
+// loop's clock.
 func describe(t *conf.Tunnel, core endpoint, dp apply.Dataplane, now time.Time) *Status {
 	st := core.Stats()
 	s := &Status{Tunnel: t.Name, Peers: []PeerStatus{}, Dropped: Dropped{
@@ -138,7 +139,7 @@ func describe(t *conf.Tunnel, core endpoint, dp apply.Dataplane, now time.Time) 
 func describePeer(p ike.PeerStatus, dp apply.Dataplane, now time.Time) PeerStatus {
 	out := PeerStatus{
 		Name: p.Name, State: p.State, NAT: p.NAT, LastError: p.LastError,
-		IKE:      IKEStatus{Proposal: p.Proposal, Established: rfc3339(p.Established), RekeyAt: rfc3339(p.RekeyAt)},
+		IKE:      IKEStatus{Proposal: p.Proposal, Established: rfc3339(wallTime(p.Established)), RekeyAt: rfc3339(wallTime(p.RekeyAt))},
 		Children: []ChildStatus{},
 		Rekeys:   RekeyCount{p.Rekeys.Child, p.Rekeys.IKE, p.Rekeys.Failed},
 		Expires:  ExpireCount{p.Expires.Soft, p.Expires.Hard},
@@ -174,7 +175,7 @@ func describeChild(c ike.ChildStatus, dp apply.Dataplane, now time.Time) ChildSt
 		LastIn: rfc3339(in.LastUsed), Retiring: c.Retiring,
 		Lifetime: Lifetime{
 			Time:    Seconds{int64(sa.Soft.Time.Seconds()), int64(sa.Hard.Time.Seconds()), age(sa.Created, now)},
-			Use:     Seconds{int64(sa.Soft.Use.Seconds()), int64(sa.Hard.Use.Seconds()), age(earliest(in.Used, out.Used), now)},
+			Use:     Seconds{int64(sa.Soft.Use.Seconds()), int64(sa.Hard.Use.Seconds()), age(earliest(in.Used, out.Used), time.Now())},
 			Bytes:   Count{sa.Soft.Bytes, sa.Hard.Bytes, max(in.Bytes, out.Bytes)},
 			Packets: Count{sa.Soft.Packets, sa.Hard.Packets, max(in.Packets, out.Packets)},
 		},
