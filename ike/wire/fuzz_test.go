@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -94,6 +95,7 @@ func checkMessage(t *testing.T, datagram []byte) {
 	if !bytes.Equal(datagram, before) {
 		t.Fatal("parsing changed its input")
 	}
+	checkPeek(t, datagram, m)
 	if checkedError(t, err, len(datagram)) {
 		return
 	}
@@ -177,4 +179,40 @@ func checkPayload(t *testing.T, p Payload, last bool) {
 			t.Errorf("%v is unknown", p.Kind)
 		}
 	}
+}
+
+// checkPeek compares PeekInit with what Parse says, nil for an error.
+func checkPeek(t *testing.T, datagram []byte, m *Message) {
+	cookie, nonce, err := PeekInit(datagram)
+	if checkedError(t, err, len(datagram)) {
+		if m != nil && !encrypted(m) {
+			t.Errorf("PeekInit refuses what Parse accepts: %v", err)
+		}
+		return
+	}
+	if m == nil {
+		return // the fault is in what PeekInit passes over
+	}
+	var wantCookie, wantNonce []byte
+	for _, p := range m.Payloads {
+		switch p := p.(type) {
+		case Notify:
+			if p.Kind == NotifyCookie && wantCookie == nil {
+				wantCookie = p.Data
+			}
+		case Nonce:
+			if wantNonce == nil {
+				wantNonce = p.Data
+			}
+		default:
+		}
+	}
+	if !bytes.Equal(cookie, wantCookie) || !bytes.Equal(nonce, wantNonce) {
+		t.Errorf("PeekInit: cookie %x, nonce %x; Parse: %x, %x", cookie, nonce, wantCookie, wantNonce)
+	}
+}
+
+// encrypted reports whether a message has an SK or SKF payload.
+func encrypted(m *Message) bool {
+	return slices.ContainsFunc(m.Payloads, func(p Payload) bool { return p.Type() == PayloadSK || p.Type() == PayloadSKF })
 }

@@ -66,6 +66,19 @@ func (r *reader) header() Header {
 	return h
 }
 
+// messageHeader reads the header of a whole message and checks it.
+func (r *reader) messageHeader() Header {
+	length := int64(r.len())
+	h := r.header()
+	if r.ok() {
+		r.require(h.Major == majorVersion, BadVersion)
+		r.require(length <= MaxMessage && h.Length >= HeaderLen, BadLength)
+		r.require(int64(h.Length) <= length, Truncated)
+		r.require(int64(h.Length) >= length, TrailingBytes)
+	}
+	return h
+}
+
 // AppendHeader appends the header of m with the given type of the first
 // payload, for a message of length octets in all.
 func AppendHeader(b []byte, m *Message, next PayloadType, length int) []byte {

@@ -44,14 +44,7 @@ type Message struct {
 // while they are in use. The error is an *Error.
 func Parse(datagram []byte) (*Message, error) {
 	r := newReader(datagram)
-	h := r.header()
-	if !r.ok() {
-		return nil, r.err()
-	}
-	r.require(h.Major == majorVersion, BadVersion)
-	r.require(len(datagram) <= MaxMessage && h.Length >= HeaderLen, BadLength)
-	r.require(int64(h.Length) <= int64(len(datagram)), Truncated)
-	r.require(int64(h.Length) >= int64(len(datagram)), TrailingBytes)
+	h := r.messageHeader()
 	payloads := r.payloads(h.Next, false)
 	if !r.ok() {
 		return nil, r.err()

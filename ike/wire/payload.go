@@ -63,11 +63,7 @@ func (r *reader) payloads(next PayloadType, encrypted bool) []Payload {
 
 // onePayload reads one payload of type t, and returns the type of the next one.
 func (r *reader) onePayload(t PayloadType) (Payload, PayloadType) {
-	next := PayloadType(r.u8())
-	critical := r.u8()&criticalBit != 0
-	length := int(r.u16())
-	r.require(length >= payloadHeaderLen, BadLength)
-	body := r.sub(length - payloadHeaderLen)
+	next, critical, body := r.payloadHeader()
 	var p Payload
 	switch t {
 	case PayloadSA:
@@ -107,4 +103,13 @@ func (r *reader) onePayload(t PayloadType) (Payload, PayloadType) {
 	}
 	body.end()
 	return p, next
+}
+
+// payloadHeader reads a generic payload header and splits off the body.
+func (r *reader) payloadHeader() (next PayloadType, critical bool, body *reader) {
+	next = PayloadType(r.u8())
+	critical = r.u8()&criticalBit != 0
+	length := int(r.u16())
+	r.require(length >= payloadHeaderLen, BadLength)
+	return next, critical, r.sub(length - payloadHeaderLen)
 }
