@@ -104,6 +104,8 @@ type (
 		MessageID  uint32
 		Text       string
 		Err        error
+		// Stranger: a message made it whose sender is not authenticated.
+		Stranger bool
 	}
 )
 
@@ -128,6 +130,7 @@ func (Report) action()         {}
 // travel between processes of the same owner).
 type Claim struct {
 	Datagram Datagram
+	Known    bool     // the sender of an IKE_SA_INIT request showed a cookie
 	SPI      wire.SPI // our SPI of that IKE SA; zero with an IKE_SA_INIT request
 	SA       []byte   // empty for an IKE_SA_INIT request
 	Request  []byte   // with SA: the payloads of the IKE_AUTH request, decrypted

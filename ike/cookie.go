@@ -7,10 +7,13 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"ipsec-quick/ike/wire"
 )
 
-// What half-open IKE SAs may cost us (RFC 7296, Section 2.6; RFC 8019).
+// What strangers may cost us (RFC 7296, Section 2.6; RFC 8019). Addresses are
+// counted by [subnet].
 const (
 	cookiesFrom     = 30  // half-open IKE SAs in all, from which a cookie is asked for
 	cookiesFromPeer = 3   // the same by address
@@ -18,6 +21,14 @@ const (
 	maxHalfOpenPeer = 10  // the same by address
 	halfOpenFor     = 30 * time.Second
 	cookieLife      = time.Minute // of a secret; the one before is accepted too
+
+	// Requests without a cookie that are looked at, at once and a second: most of
+	// what can be asked leaves no half-open IKE SA behind that would count.
+	initBurst = cookiesFrom
+	initRate  = 10
+	// maxInitRequest bounds what a half-open IKE SA keeps of its request, in
+	// octets. The largest key exchanges there are and all algorithms take half.
+	maxInitRequest = 8 << 10
 )
 
 // cookieJar makes and checks cookies without remembering any.
@@ -46,33 +57,73 @@ func (e *Endpoint) renewCookies() {
 	}
 }
 
-// admit decides whether an IKE_SA_INIT request may make a half-open IKE SA. It
-// asks for a cookie when there are many.
-func (e *Endpoint) admit(d Datagram, m *wire.Message, ps payloads) bool {
-	open, same := len(e.halfOpen), 0
-	for key := range e.halfOpen {
-		if key.remote.Addr() == d.Remote.Addr() {
-			same++
+// showsCookie reports whether an IKE_SA_INIT request carries a cookie of ours:
+// its sender receives what is sent to its address.
+func (e *Endpoint) showsCookie(d Datagram, spi wire.SPI, shown, nonce []byte) bool {
+	if shown == nil {
+		return false
+	}
+	e.renewCookies()
+	for _, secret := range [][]byte{e.cookies.secret, e.cookies.previous} {
+		if secret != nil && hmac.Equal(shown, cookie(secret, nonce, spi, d.Remote)) {
+			return true
 		}
 	}
+	return false
+}
+
+// admit decides whether an IKE_SA_INIT request is looked at. Known means that its
+// sender showed a cookie; of anybody else one is asked for when there are many.
+func (e *Endpoint) admit(d Datagram, spi wire.SPI, nonce []byte, known bool) bool {
+	open, same := len(e.halfOpen), e.halfOpenFrom[subnet(d.Remote.Addr())]
 	if open >= maxHalfOpen || same >= maxHalfOpenPeer {
 		e.stats.Flooded++
 		return false
 	}
-	if open < cookiesFrom && same < cookiesFromPeer {
+	if known || open < cookiesFrom && same < cookiesFromPeer && e.strangers.AllowN(e.now, 1) {
 		return true
 	}
-	e.renewCookies()
-	if n := ps.notify(wire.NotifyCookie); n != nil {
-		for _, secret := range [][]byte{e.cookies.secret, e.cookies.previous} {
-			if secret != nil && hmac.Equal(n.Data, cookie(secret, ps.nonce(), m.SPIi, d.Remote)) {
-				return true
-			}
-		}
-	}
-	e.stats.Flooded++
-	e.replyInit(d, m, wire.Notify{Kind: wire.NotifyCookie, Data: cookie(e.cookies.secret, ps.nonce(), m.SPIi, d.Remote)})
+	e.askCookie(d, spi, nonce)
 	return false
+}
+
+// askCookie wants the request again, with proof that its sender has the address
+// that it came from.
+func (e *Endpoint) askCookie(d Datagram, spi wire.SPI, nonce []byte) {
+	e.stats.Flooded++
+	e.renewCookies()
+	e.replyInit(d, spi, wire.Notify{Kind: wire.NotifyCookie, Data: cookie(e.cookies.secret, nonce, spi, d.Remote)})
+}
+
+// newStrangers limits the requests without a cookie.
+func newStrangers() *rate.Limiter { return rate.NewLimiter(initRate, initBurst) }
+
+// subnet is what one sender has of addresses: an IPv4 address, and of IPv6 the
+// 64 bits that a host is given.
+func subnet(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return a
+	}
+	return netip.PrefixFrom(a, 64).Masked().Addr()
+}
+
+// keepHalfOpen counts a half-open IKE SA that a request made.
+func (e *Endpoint) keepHalfOpen(sa *ikeSA) {
+	e.halfOpen[initKey{sa.SPIi, sa.Init.From}] = sa.local()
+	e.halfOpenFrom[subnet(sa.Init.From.Addr())]++
+}
+
+// dropHalfOpen no longer counts it, if it was counted.
+func (e *Endpoint) dropHalfOpen(sa *ikeSA) {
+	key := initKey{sa.SPIi, sa.Init.From}
+	if e.halfOpen[key] != sa.local() {
+		return
+	}
+	delete(e.halfOpen, key)
+	from := subnet(key.remote.Addr())
+	if e.halfOpenFrom[from]--; e.halfOpenFrom[from] == 0 {
+		delete(e.halfOpenFrom, from)
+	}
 }
 
 // lowest is the smallest of nonces, compared octet by octet (RFC 7296, Section

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"ipsec-quick/ike/wire"
 )
 
@@ -25,8 +27,10 @@ type Endpoint struct {
 
 	// halfOpen finds the IKE SA that an IKE_SA_INIT request made, when the
 	// request comes again: it does not carry our SPI yet.
-	halfOpen map[initKey]wire.SPI
-	cookies  cookieJar
+	halfOpen     map[initKey]wire.SPI
+	halfOpenFrom map[netip.Addr]int // how many, by subnet
+	cookies      cookieJar
+	strangers    *rate.Limiter
 }
 
 // state is what the endpoint knows of its IKE SAs and peers.
@@ -39,10 +43,13 @@ type state struct {
 // New returns the endpoint of a tunnel that has no IKE SA yet.
 func New(cfg Config) *Endpoint {
 	e := &Endpoint{
-		cfg:      cfg,
-		peers:    map[string]*Peer{},
-		state:    state{SAs: map[wire.SPI]*ikeSA{}, ByPeer: map[string][]*ikeSA{}, Peers: map[string]*peerState{}},
-		halfOpen: map[initKey]wire.SPI{},
+		cfg:   cfg,
+		peers: map[string]*Peer{},
+		state: state{SAs: map[wire.SPI]*ikeSA{}, ByPeer: map[string][]*ikeSA{}, Peers: map[string]*peerState{}},
+
+		halfOpen:     map[initKey]wire.SPI{},
+		halfOpenFrom: map[netip.Addr]int{},
+		strangers:    newStrangers(),
 	}
 	for i := range cfg.Peers {
 		p := &cfg.Peers[i]
@@ -59,7 +66,9 @@ func (e *Endpoint) Step(now time.Time, ev Event) []Action {
 	e.now, e.out = now, nil
 	switch ev := ev.(type) {
 	case Datagram:
-		e.receive(ev)
+		if !e.receive(ev) {
+			return e.out // a flood costs no more than that
+		}
 	case Tick:
 	case Recovered:
 		e.recovered(ev.Present)
@@ -114,44 +123,48 @@ func (e *Endpoint) emit(actions ...Action) { e.out = append(e.out, actions...) }
 
 // report tells the operator about an IKE SA.
 func (e *Endpoint) report(sa *ikeSA, err error, format string, args ...any) {
-	r := Report{Peer: sa.Peer, SPIi: sa.SPIi, SPIr: sa.SPIr, Text: fmt.Sprintf(format, args...), Err: err}
+	r := Report{Peer: sa.Peer, SPIi: sa.SPIi, SPIr: sa.SPIr, Text: fmt.Sprintf(format, args...), Err: err,
+		Stranger: !sa.authenticated() && !sa.Original}
 	e.emit(r)
 }
 
-// receive finds the IKE SA that a datagram is for.
-func (e *Endpoint) receive(d Datagram) {
-	m, err := wire.Parse(d.Data)
+// receive finds the IKE SA that a datagram is for. It returns false when there
+// is none and nothing was kept.
+func (e *Endpoint) receive(d Datagram) bool {
+	h, err := wire.ParseHeader(d.Data)
 	if err != nil {
 		e.stats.Malformed++
-		return
+		return false
 	}
-	if m.Exchange == wire.IKESAInit && !m.Response {
-		e.receiveInit(d, m)
-		return
+	if h.Exchange == wire.IKESAInit && !h.Response {
+		return e.receiveInit(d, h, false)
 	}
-	sa := e.state.SAs[localSPI(m)]
-	if sa == nil || sa.Original == m.Initiator {
+	sa := e.state.SAs[localSPI(h)]
+	if sa == nil || sa.Original == h.Initiator {
 		e.stats.UnknownSPI++
-		return
+		return false
 	}
-	if m.Exchange == wire.IKESAInit {
+	m, err := wire.Parse(d.Data)
+	switch {
+	case err != nil:
+		e.stats.Malformed++
+	case m.Exchange == wire.IKESAInit:
 		e.receiveInitResponse(sa, d, m)
-		return
-	}
-	if sa.SPIi != m.SPIi || sa.SPIr != m.SPIr || sa.Init != nil && sa.State == initSent {
+	case sa.SPIi != m.SPIi || sa.SPIr != m.SPIr || sa.Init != nil && sa.State == initSent:
 		e.stats.UnknownSPI++
-		return
+	default:
+		e.receiveProtected(sa, d, m)
 	}
-	e.receiveProtected(sa, d, m)
+	return true
 }
 
 // localSPI is the SPI of a received message that is ours: the I flag says that
 // the sender is the original initiator (RFC 7296, Section 3.1).
-func localSPI(m *wire.Message) wire.SPI {
-	if m.Initiator {
-		return m.SPIr
+func localSPI(h wire.Header) wire.SPI {
+	if h.Initiator {
+		return h.SPIr
 	}
-	return m.SPIi
+	return h.SPIi
 }
 
 // Owns reports whether one of our IKE SAs has this SPI on our side.

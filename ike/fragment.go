@@ -5,10 +5,13 @@ import (
 )
 
 // Bounds of a message in fragments. A whole message of 64 KiB is far above
-// what IKE sends; 256 fragments are that message at 256 octets each.
+// what IKE sends; 256 fragments are that message at 256 octets each. Who is not
+// authenticated yet sends an IKE_AUTH request, which has some KiB even with a
+// chain of certificates.
 const (
-	maxFragments  = 256
-	maxReassembly = 64 << 10
+	maxFragments          = 256
+	maxReassembly         = 64 << 10
+	maxReassemblyHalfOpen = 16 << 10
 )
 
 // plaintext is the inside of an SK payload.
@@ -63,8 +66,12 @@ func (sa *ikeSA) collect(m *wire.Message, p wire.SKF, data []byte) (inner *plain
 		r = &reassembly{id: m.MessageID, response: m.Response, total: p.Total, parts: map[uint16][]byte{}}
 		sa.fragments = r
 	}
+	limit := maxReassembly
+	if !sa.authenticated() {
+		limit = maxReassemblyHalfOpen
+	}
 	partial := &plaintext{}
-	if p.Total != r.total || p.Total > maxFragments || r.parts[p.Number] != nil || r.size+len(data) > maxReassembly {
+	if p.Total != r.total || p.Total > maxFragments || r.parts[p.Number] != nil || r.size+len(data) > limit {
 		return partial, false
 	}
 	r.parts[p.Number] = append([]byte{}, data...)

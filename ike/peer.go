@@ -75,7 +75,7 @@ func (e *Endpoint) endHandshake(sa *ikeSA) {
 	if sa.Init == nil {
 		return
 	}
-	delete(e.halfOpen, initKey{sa.SPIi, sa.Init.From})
+	e.dropHalfOpen(sa)
 	if sa.Init.KE != nil {
 		sa.Init.KE.Wipe()
 	}
@@ -335,5 +335,5 @@ func (e *Endpoint) reportMessage(sa *ikeSA, m *wire.Message, way string, remote 
 		kind = "response"
 	}
 	e.emit(Report{Peer: sa.Peer, SPIi: m.SPIi, SPIr: m.SPIr, Exchange: m.Exchange, MessageID: m.MessageID,
-		Text: describe(kind, way, remote, m.Payloads)})
+		Text: describe(kind, way, remote, m.Payloads), Stranger: !sa.authenticated() && (way == "from" || !sa.Original)})
 }

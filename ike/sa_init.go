@@ -264,34 +264,48 @@ type initKey struct {
 	remote netip.AddrPort
 }
 
-// receiveInit answers an IKE_SA_INIT request.
-func (e *Endpoint) receiveInit(d Datagram, m *wire.Message) {
-	if m.SPIr != 0 || m.SPIi == 0 || !m.Initiator || m.MessageID != 0 {
+// receiveInit answers an IKE_SA_INIT request. Known means that the loop of
+// another tunnel, which passed it on, had its sender show a cookie. It returns
+// false when nothing was kept.
+func (e *Endpoint) receiveInit(d Datagram, h wire.Header, known bool) bool {
+	if h.SPIr != 0 || h.SPIi == 0 || !h.Initiator || h.MessageID != 0 || len(d.Data) > maxInitRequest {
 		e.stats.Malformed++
-		return
+		return false
 	}
-	if sa := e.state.SAs[e.halfOpen[initKey{m.SPIi, d.Remote}]]; sa != nil {
+	if sa := e.state.SAs[e.halfOpen[initKey{h.SPIi, d.Remote}]]; sa != nil {
 		if slices.Equal(sa.Init.PeerMessage, d.Data) {
 			e.stats.Replayed++
 			e.transmit(sa, sa.Recv.Responses)
 		}
-		return
+		return false
+	}
+	// The order is that of the cost. Up to admit it is what a flood costs.
+	shown, nonce, err := wire.PeekInit(d.Data)
+	if err != nil {
+		e.stats.Malformed++
+		return false
+	}
+	known = known || e.showsCookie(d, h.SPIi, shown, nonce)
+	if !e.admit(d, h.SPIi, nonce, known) {
+		return false
+	}
+	m, err := wire.Parse(d.Data)
+	if err != nil {
+		e.stats.Malformed++
+		return false
 	}
 	ps := payloads(m.Payloads)
 	if err := ps.legal(m.Exchange, false); err != nil {
 		e.stats.Malformed++
-		e.replyInit(d, m, syntaxNotify(err))
-		return
+		e.replyInit(d, m.SPIi, syntaxNotify(err))
+		return false
 	}
 	proposals, p := e.candidates(d.Remote.Addr())
 	if p == nil {
-		e.emit(Unclaimed{Claim{Datagram: d}})
-		return
+		e.emit(Unclaimed{Claim{Datagram: d, Known: known}})
+		return false
 	}
-	if !e.admit(d, m, ps) {
-		return
-	}
-	e.answerInit(d, m, ps, proposals, p)
+	return e.answerInit(d, m, ps, proposals, p, known)
 }
 
 // candidates are the proposals of all peers that may speak from an address, and
@@ -310,8 +324,10 @@ func (e *Endpoint) candidates(a netip.Addr) (proposals []suite.Proposal, best *P
 	return proposals, best
 }
 
-// answerInit chooses a proposal, makes the half-open IKE SA and answers.
-func (e *Endpoint) answerInit(d Datagram, m *wire.Message, ps payloads, proposals []suite.Proposal, p *Peer) {
+// answerInit chooses a proposal, makes the half-open IKE SA and answers. Who has
+// not shown a cookie gets no answer that is larger than the question: it would go
+// to whoever's address that is. It returns false when nothing was kept.
+func (e *Endpoint) answerInit(d Datagram, m *wire.Message, ps payloads, proposals []suite.Proposal, p *Peer, known bool) bool {
 	offered, _ := ps.sa()
 	theirs, _ := ps.ke()
 	sa := &ikeSA{
@@ -321,44 +337,53 @@ func (e *Endpoint) answerInit(d Datagram, m *wire.Message, ps payloads, proposal
 	}
 	choice, err := suite.Select(offered.Proposals, proposals, wire.ProtocolIKE, suite.Match{PreferKE: theirs.Group})
 	if err != nil {
-		e.emit(Report{Peer: p.Name, SPIi: m.SPIi, Exchange: m.Exchange, Text: "refused " + d.Remote.String(), Err: err})
-		e.replyInit(d, m, wire.Notify{Kind: wire.NotifyNoProposalChosen})
-		return
+		e.emit(Report{Peer: p.Name, SPIi: m.SPIi, Exchange: m.Exchange, Text: "refused " + d.Remote.String(), Err: err, Stranger: true})
+		e.replyInit(d, m.SPIi, wire.Notify{Kind: wire.NotifyNoProposalChosen})
+		return false
 	}
 	if choice.KE.ID != theirs.Group {
-		e.replyInit(d, m, wantKE(choice.KE.ID))
-		return
-	}
-	ke, shared, err := agree(choice.KE.ID, theirs.Data, e.cfg.Rand)
-	if err != nil {
-		e.stats.Malformed++
-		e.replyInit(d, m, wire.Notify{Kind: wire.NotifyInvalidSyntax})
-		return
+		e.replyInit(d, m.SPIi, wantKE(choice.KE.ID))
+		return false
 	}
 	sa.SPIr, sa.Choice = e.newSPI(), choice
 	h := sa.Init
 	h.OurNonce = e.random(nonceLen)
+	sa.learn(ps, p.Encap)
+	answer := append([]wire.Payload{
+		wire.SA{Proposals: []wire.Proposal{choice.Wire(wire.ProtocolIKE, nil)}},
+		theirs, // until ours is computed, which has the same length
+		wire.Nonce{Data: h.OurNonce},
+	}, e.capabilities(sa, p.Encap)...)
+	reply := sa.message(wire.IKESAInit, 0, true, answer)
+	if !known && len(reply.AppendTo(nil)) > len(d.Data) {
+		e.askCookie(d, m.SPIi, h.PeerNonce)
+		return false
+	}
+	ke, shared, err := agree(choice.KE.ID, theirs.Data, e.cfg.Rand)
+	if err != nil {
+		e.stats.Malformed++
+		e.replyInit(d, m.SPIi, wire.Notify{Kind: wire.NotifyInvalidSyntax})
+		return false
+	}
 	sa.Keys = suite.DeriveIKE(choice, h.PeerNonce, h.OurNonce, []suite.Secret{shared}, sa.SPIi, sa.SPIr)
 	shared.Wipe()
 	sa.LowestNonce = lowest(h.OurNonce, h.PeerNonce)
-	sa.learn(ps, p.Encap)
-	answer := []wire.Payload{
-		wire.SA{Proposals: []wire.Proposal{choice.Wire(wire.ProtocolIKE, nil)}},
-		wire.KE{Group: choice.KE.ID, Data: ke},
-		wire.Nonce{Data: h.OurNonce},
-	}
-	reply := sa.message(wire.IKESAInit, 0, true, append(answer, e.capabilities(sa, p.Encap)...))
+	answer[1] = wire.KE{Group: choice.KE.ID, Data: ke}
 	h.OurMessage = reply.AppendTo(nil)
 	e.add(sa)
-	e.halfOpen[initKey{sa.SPIi, sa.Remote}] = sa.SPIr
+	e.keepHalfOpen(sa)
 	sa.Recv = incoming{ExpectID: 1, Responses: [][]byte{h.OurMessage}}
 	e.reportMessage(sa, m, "from", d.Remote)
 	e.transmit(sa, sa.Recv.Responses)
 	e.reportMessage(sa, reply, "to", sa.Remote)
+	return true
 }
 
-// replyInit answers an IKE_SA_INIT request without keeping anything.
-func (e *Endpoint) replyInit(d Datagram, m *wire.Message, n wire.Notify) {
-	reply := wire.Message{SPIi: m.SPIi, Exchange: m.Exchange, Response: true, Payloads: []wire.Payload{n}}
-	e.emit(Send{Local: d.Local, Remote: d.Remote, NATT: d.NATT, Data: reply.AppendTo(nil)})
+// replyInit answers an IKE_SA_INIT request without keeping anything. An answer
+// larger than the request is none: its sender may be anybody.
+func (e *Endpoint) replyInit(d Datagram, spi wire.SPI, n wire.Notify) {
+	m := wire.Message{SPIi: spi, Exchange: wire.IKESAInit, Response: true, Payloads: []wire.Payload{n}}
+	if reply := m.AppendTo(nil); len(reply) <= len(d.Data) {
+		e.emit(Send{Local: d.Local, Remote: d.Remote, NATT: d.NATT, Data: reply})
+	}
 }

@@ -251,7 +251,9 @@ func (e *Endpoint) openClaim(c Claim) (*ikeSA, payloads, *Peer) {
 // adopt goes on with a negotiation that began at another tunnel of this host.
 func (e *Endpoint) adopt(c Claim) {
 	if len(c.SA) == 0 {
-		e.receive(c.Datagram)
+		if h, err := wire.ParseHeader(c.Datagram.Data); err == nil {
+			e.receiveInit(c.Datagram, h, c.Known)
+		}
 		return
 	}
 	if sa, ps, p := e.openClaim(c); p != nil {
