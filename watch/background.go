@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -21,12 +20,12 @@ type BackgroundOptions struct {
 	Dataplane DataplaneOpener // nil: OpenDataplane
 }
 
+// IsBackground reports whether this process is the one that `up` leaves behind.
+func IsBackground() bool { return os.Getenv(inheritVariable) != "" }
+
 // Background is the process that `up` leaves behind: it waits until `up` is done
-// with the loop, and goes on with it until `down`. It is of no use by hand.
+// with the loop, and goes on with it until `down`.
 func Background(o BackgroundOptions) error {
-	if os.Getenv(inheritVariable) == "" {
-		return errors.New("watch is started by up, not by hand")
-	}
 	if o.Dir == "" {
 		o.Dir = RunDir
 	}
@@ -121,7 +120,8 @@ func (l *loop) serveOn(ctx context.Context) error {
 		l.log.Info("taken down")
 		err = nil
 	case errors.Is(err, context.Canceled):
-		l.log.Warn("the loop ends by a signal; the tunnel stays: `up` revives it, `down` removes it", slog.String("name", l.tunnel.Name))
+		notify("STOPPING=1")
+		l.log.Warn("the loop ends by a signal; the tunnel stays: `up` revives it, `down` removes it")
 		l.control.stopServing()
 		err = l.stop()
 	default:

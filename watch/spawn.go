@@ -159,7 +159,7 @@ func inheritedSockets(port, natPort uint16) (*sockets, error) {
 	mask := os.Getenv(inheritVariable)
 	_ = os.Unsetenv(inheritVariable)
 	if len(mask) != int(slotCount) {
-		return nil, errors.New("watch is started by up, not by hand")
+		return nil, errors.New("this process was given no sockets")
 	}
 	var files [slotCount]*os.File
 	fd := uintptr(fdSockets)

@@ -70,13 +70,16 @@ type spawned struct {
 	err     error
 }
 
-// prepare makes the loop. What it made is undone if it fails.
+// prepare makes the loop, of the parts that are there and others. What it made
+// is undone if it fails.
 func (u *upRun) prepare() (err error) {
 	t := u.o.Tunnel
 	p := &u.parts
-	*p = parts{tunnel: t, obs: u.o.Observer, log: u.o.Log}
-	if p.dir, err = enter(u.o.Dir, t.Name); err != nil {
-		return err
+	p.tunnel, p.obs, p.log = t, u.o.Observer, u.o.Log
+	if p.dir == nil {
+		if p.dir, err = enter(u.o.Dir, t.Name); err != nil {
+			return err
+		}
 	}
 	defer func() {
 		if err != nil {
@@ -335,9 +338,7 @@ func (u *upRun) stay(ctx context.Context) error {
 		u.o.Log.Error("pid file", "err", err)
 	}
 	l.obs = NewLogObserver(u.o.Log.With("tunnel", l.tunnel.Name))
-	l.watchdog = newWatchdog(l.now())
-	l.onState = func() { notify("STATUS=" + l.summary()) }
-	notify("READY=1", "STATUS="+l.summary())
+	l.tellManager()
 	err := l.run(ctx, forever)
 	if errors.Is(err, context.Canceled) {
 		notify("STOPPING=1")
@@ -349,6 +350,13 @@ func (u *upRun) stay(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// tellManager tells a service manager from now on how the loop is.
+func (l *loop) tellManager() {
+	l.watchdog = newWatchdog(l.now())
+	l.onState = func() { notify("STATUS=" + l.summary()) }
+	notify("READY=1", "STATUS="+l.summary())
 }
 
 // summary is one line for systemctl status.

@@ -313,42 +313,20 @@ func TestUpForeground(t *testing.T) {
 	a, b := sites(t)
 	ha, hb := newHost(t), newHost(t)
 	hb.start(loadTunnel(t, b.name, b.text()))
-	path := filepath.Join(filepath.Dir(ha.root), "notify")
-	systemd, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer systemd.Close()
-	t.Setenv("NOTIFY_SOCKET", path)
-	t.Setenv("WATCHDOG_USEC", "100000")
-	t.Setenv("WATCHDOG_PID", "")
-	expect := func(want string) {
-		t.Helper()
-		buf := make([]byte, 512)
-		for {
-			_ = systemd.SetReadDeadline(time.Now().Add(5 * time.Second))
-			n, err := systemd.Read(buf)
-			if err != nil {
-				t.Fatalf("no %s: %v", want, err)
-			}
-			if strings.Contains(string(buf[:n]), want) {
-				return
-			}
-		}
-	}
+	systemd := newManager(t)
 	o := ha.upOptions(loadTunnel(t, a.name, a.text()))
 	o.Foreground = true
 	ctx, cancel := context.WithCancel(context.Background())
 	up := make(chan error, 1)
 	go func() { _, err := Up(ctx, o); up <- err }()
-	expect("READY=1")
-	expect("WATCHDOG=1")
-	expect("WATCHDOG=1")
+	systemd.expect("READY=1")
+	systemd.expect("WATCHDOG=1")
+	systemd.expect("WATCHDOG=1")
 	if !ha.established("left") {
 		t.Error("ready without being established")
 	}
 	cancel() // systemctl stop
-	expect("STOPPING=1")
+	systemd.expect("STOPPING=1")
 	if err := <-up; err != nil {
 		t.Error(err)
 	}

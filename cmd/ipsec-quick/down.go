@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/urfave/cli/v2"
 
@@ -23,7 +24,7 @@ func downCommand() *cli.Command {
 			err = watch.Down(watch.DownOptions{
 				Name:   name,
 				Change: func(command string) { say(c, "[#] %s", command) },
-				Log:    logger(c),
+				Log:    logger(c, slog.LevelWarn),
 			})
 			if errors.Is(err, watch.ErrNotUp) {
 				say(c, "%s is not up; nothing was changed", name)

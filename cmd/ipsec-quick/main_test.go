@@ -53,13 +53,13 @@ func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"dance"}, {"--dance"}, {"up"}, {"up", "a", "b"}, {"up", "a name"}, {"up", "office", "--dance"},
 		{"up", "office", "--timeout", "soon"}, {"up", "office", "--timeout=-1s"}, {"down"}, {"check"}, {"rekey"},
-		{"genpsk", "x"}, {"genkey", "--type", "rot13"}, {"pubkey", "a", "b"}, {"status", "a", "b"},
+		{"genpsk", "x"}, {"genkey", "--type", "rot13"}, {"pubkey", "a", "b"}, {"status", "a", "b"}, {"watch"}, {"watch", "a", "b"},
 	} {
 		if code, out, errOut := invoke("", args...); code != exitUsage || out+errOut == "" {
 			t.Errorf("%q: exit status %d, %q", args, code, errOut)
 		}
 	}
-	if code, out, _ := invoke("", "--help"); code != exitOK || !strings.Contains(out, "up ") || strings.Contains(out, "watch ") {
+	if code, out, _ := invoke("", "--help"); code != exitOK || !strings.Contains(out, "up ") || !strings.Contains(out, "watch ") {
 		t.Errorf("help: exit status %d: %s", code, out)
 	}
 	if code, out, _ := invoke("", "up", "--help"); code != exitOK || !strings.Contains(out, "--keep-trying") {
@@ -232,7 +232,7 @@ func TestDownOfNothing(t *testing.T) {
 	if code, _, errOut := invoke("", "status", "office"); code != exitOther || !strings.Contains(errOut, "is not up") {
 		t.Errorf("exit status %d, %q", code, errOut)
 	}
-	if code, _, errOut := invoke("", "watch", "office"); code != exitOther || !strings.Contains(errOut, "started by up") {
+	if code, _, errOut := invoke("", "watch", "office"); code != exitOther || !strings.Contains(errOut, "`ipsec-quick up office`") {
 		t.Errorf("exit status %d, %q", code, errOut)
 	}
 }

@@ -60,12 +60,16 @@ func up(c *cli.Context) error {
 		}
 		return err
 	}
-	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	level := slog.LevelWarn
+	if c.Bool("foreground") {
+		level = slog.LevelInfo
+	}
+	ctx, cancel := untilSignal()
 	defer cancel()
 	result, err := watch.Up(ctx, watch.Options{
 		Tunnel:     t,
 		Observer:   &terminal{out: c.App.ErrWriter, quiet: c.Bool("quiet")},
-		Log:        logger(c),
+		Log:        logger(c, level),
 		Timeout:    c.Duration("timeout"),
 		KeepTrying: c.Bool("keep-trying"),
 		Foreground: c.Bool("foreground"),
@@ -104,11 +108,16 @@ func say(c *cli.Context, format string, args ...any) {
 	}
 }
 
-// logger is for what is no part of a command's usual output.
-func logger(c *cli.Context) *slog.Logger {
-	level := watch.LogLevel()
-	if os.Getenv(watch.LogVariable) == "" && !c.Bool("foreground") {
-		level = slog.LevelWarn
+// untilSignal ends at the signals that ask a process to end.
+func untilSignal() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+}
+
+// logger is for what is no part of a command's usual output; the environment may
+// ask for another level than the usual one.
+func logger(c *cli.Context, level slog.Level) *slog.Logger {
+	if os.Getenv(watch.LogVariable) != "" {
+		level = watch.LogLevel()
 	}
 	return slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level}))
 }

@@ -1,16 +1,41 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"log/slog"
+
 	"github.com/urfave/cli/v2"
 
 	"ipsec-quick/watch"
 )
 
-// watchCommand is the process that `up` leaves behind.
 func watchCommand() *cli.Command {
 	return command(cli.Command{
-		Name:   "watch",
-		Hidden: true,
-		Action: func(c *cli.Context) error { return watch.Background(watch.BackgroundOptions{Name: c.Args().First()}) },
+		Name:      "watch",
+		Usage:     "go on, in this process, with a tunnel whose loop has died",
+		ArgsUsage: "NAME",
+		Action: func(c *cli.Context) error {
+			name, _, err := tunnelArg(c)
+			if err != nil {
+				return err
+			}
+			if watch.IsBackground() {
+				return watch.Background(watch.BackgroundOptions{Name: name})
+			}
+			ctx, cancel := untilSignal()
+			defer cancel()
+			err = watch.Watch(ctx, watch.WatchOptions{Name: name, Log: logger(c, slog.LevelInfo)})
+			var running *watch.Running
+			switch {
+			case errors.As(err, &running):
+				return alreadyUp(c, running, running.Path)
+			case errors.Is(err, watch.ErrNotUp):
+				return fmt.Errorf("%s %w: bring it up with `ipsec-quick up %s`", name, err, name)
+			case err != nil:
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		},
 	})
 }
