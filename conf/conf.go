@@ -68,6 +68,9 @@ func Load(path string) (*Tunnel, error) {
 		return nil, Errors{{File: path, Message: err.Error()}}
 	}
 	if err != nil {
+		if hint := deniedHint(err); hint != "" {
+			err = fmt.Errorf("%w; %s", err, hint)
+		}
 		return nil, fmt.Errorf("read the tunnel file: %w", err)
 	}
 	return parse(name, f, readFile)

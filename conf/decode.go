@@ -18,6 +18,8 @@ type decoder struct {
 	self file
 	open func(path string, limit int64) (file, error) // for files of secrets
 
+	files []string // that were asked for
+
 	// What is tunnel-wide and goes into each peer.
 	local    Local
 	key      option[crypto.Signer]
@@ -44,7 +46,7 @@ func parse(name string, self file, open func(string, int64) (file, error)) (*Tun
 	if err := p.err(); err != nil {
 		return nil, err
 	}
-	t.Name, t.Path = name, self.path
+	t.Name, t.Path, t.Files = name, self.path, d.files
 	if self.mode.Perm()&0o022 != 0 {
 		p.warn(place{}, "run: chmod go-w "+shellWord(self.path), "others can change this file, and with it where the traffic goes")
 	}

@@ -62,6 +62,14 @@ func readFile(path string, limit int64) (file, error) {
 	return file{path, data, info.Mode(), uid}, nil
 }
 
+// deniedHint explains why not even root may read a file; "" if that is not it.
+func deniedHint(err error) string {
+	if !errors.Is(err, fs.ErrPermission) {
+		return ""
+	}
+	return "a loop that runs only reads files of its own user, in the folders that were named when it began: see Privileges in ipsec-quick(8)"
+}
+
 // exposed says who else than root and we could read a secret in the file, and
 // the command against it; two empty strings: nobody.
 func (f file) exposed() (problem, hint string) {
@@ -96,6 +104,7 @@ func (d *decoder) secretFile(v value) ([]byte, bool) {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(filepath.Dir(d.file), path)
 	}
+	d.files = append(d.files, path)
 	f, err := d.open(path, maxSecret)
 	var pathError *fs.PathError
 	switch {
@@ -103,7 +112,7 @@ func (d *decoder) secretFile(v value) ([]byte, bool) {
 		v.wrong("a relative path starts at the tunnel file's folder", "there is no file %s", path)
 		return nil, false
 	case errors.As(err, &pathError):
-		v.wrong("", "%s cannot be read: %v", path, pathError.Err)
+		v.wrong(deniedHint(err), "%s cannot be read: %v", path, pathError.Err)
 		return nil, false
 	case err != nil:
 		v.wrong("", "%s cannot be used: %v", path, err)

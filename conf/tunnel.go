@@ -44,9 +44,10 @@ const (
 // A Tunnel is one valid tunnel file. All that it says about its peers is in
 // Peers, with defaults and overrides resolved.
 type Tunnel struct {
-	Name      string // from the file's name
-	Path      string // as given to Load
-	Dataplane string // DataplaneAuto, DataplaneKernel or DataplaneUserspace
+	Name      string   // from the file's name
+	Path      string   // as given to Load
+	Files     []string // with keys, that it names; relative if Path is
+	Dataplane string   // DataplaneAuto, DataplaneKernel or DataplaneUserspace
 	Local     Local
 	Interface *Interface // nil: policy-based
 	Hooks     *Hooks     // nil: none

@@ -55,6 +55,7 @@ func Background(o BackgroundOptions) error {
 		l.log.Warn("whoever started this loop has gone", "err", err)
 	}
 	_ = conn.Close()
+	l.confine()
 	return l.serveOn(ctx)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -247,7 +248,11 @@ func (p process) kill(d *dir) error {
 	if p.fd < 0 {
 		return nil // it has ended
 	}
-	if p.pid == os.Getpid() || !hasOpen(p.pid, d.file(fileLock)) {
+	held, err := hasOpen(p.pid, d.file(fileLock))
+	if err != nil {
+		return fmt.Errorf("whether process %d has the lock %s cannot be seen: %w", p.pid, d.file(fileLock), err)
+	}
+	if p.pid == os.Getpid() || !held {
 		return fmt.Errorf("process %d has not the lock %s; end whoever has (`lslocks`)", p.pid, d.file(fileLock))
 	}
 	if err := unix.PidfdSendSignal(p.fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -256,21 +261,26 @@ func (p process) kill(d *dir) error {
 	return p.waitEnd()
 }
 
-// hasOpen reports whether a process has a file open.
-func hasOpen(pid int, path string) bool {
+// hasOpen reports whether a process has a file open. To see that of another
+// process takes CAP_SYS_PTRACE: ours are not dumpable.
+func hasOpen(pid int, path string) (bool, error) {
 	want, err := os.Stat(path)
 	if err != nil {
-		return false
+		return false, nil
 	}
 	folder := filepath.Join("/proc", strconv.Itoa(pid), "fd")
 	entries, err := os.ReadDir(folder)
-	if err != nil {
-		return false
-	}
 	for _, e := range entries {
-		if got, err := os.Stat(filepath.Join(folder, e.Name())); err == nil && os.SameFile(want, got) {
-			return true
+		got, serr := os.Stat(filepath.Join(folder, e.Name()))
+		if serr == nil && os.SameFile(want, got) {
+			return true, nil
+		}
+		if errors.Is(serr, fs.ErrPermission) {
+			err = serr
 		}
 	}
-	return false
+	if errors.Is(err, fs.ErrPermission) {
+		return false, fmt.Errorf("%w (CAP_SYS_PTRACE is needed)", err)
+	}
+	return false, nil
 }

@@ -116,3 +116,37 @@ func foreignHolder(port uint16, ours []int) *PortHeld {
 	}
 	return &PortHeld{Port: port, PID: pid, Name: name}
 }
+
+// lookForOthers finds out, without keeping anybody waiting, whether a program
+// that is not ours shares the ports with us.
+func (u *upRun) lookForOthers() {
+	l := u.loop
+	u.looked = make(chan struct{})
+	if u.revived {
+		close(u.looked)
+		return
+	}
+	go func() {
+		held := u.otherHolder()
+		close(u.looked)
+		if held != nil {
+			l.call(func() { l.fault = held })
+		}
+	}()
+}
+
+// otherHolder is a program that is not ours and shares one of the ports.
+func (u *upRun) otherHolder() *PortHeld {
+	ours := []int{os.Getpid()}
+	for name := range u.parts.dir.others("") {
+		if pid, _ := newDir(u.o.Dir, name).pid(); pid > 0 {
+			ours = append(ours, pid)
+		}
+	}
+	for _, port := range []uint16{u.o.Tunnel.Port, u.o.Tunnel.NATPort} {
+		if held := foreignHolder(port, ours); held != nil {
+			return held
+		}
+	}
+	return nil
+}

@@ -23,6 +23,7 @@ type Options struct {
 	Timeout    time.Duration // for all start="now" peers to be established
 	KeepTrying bool          // an unreachable or unwilling peer is no failure
 	Foreground bool          // the loop stays in this process
+	Confine    bool          // in the foreground: this process gives up, for good, what a loop does not need
 
 	Dir       string          // empty: RunDir
 	Dataplane DataplaneOpener // nil: OpenDataplane
@@ -62,6 +63,7 @@ type upRun struct {
 	revived   bool // and the tunnel was up
 	loop      *loop
 	spawned   chan spawned
+	looked    chan struct{} // closed: others on our ports were looked for
 	result    Result
 }
 
@@ -285,29 +287,6 @@ func decisive(err error) bool {
 	return ike.Refused(err) || errors.As(err, &local) || errors.As(err, &dns) && dns.IsNotFound
 }
 
-// lookForOthers finds out, without keeping anybody waiting, whether a program
-// that is not ours shares the ports with us.
-func (u *upRun) lookForOthers() {
-	l := u.loop
-	if u.revived {
-		return
-	}
-	go func() {
-		ours := []int{os.Getpid()}
-		for name := range u.parts.dir.others("") {
-			if pid, _ := newDir(u.o.Dir, name).pid(); pid > 0 {
-				ours = append(ours, pid)
-			}
-		}
-		for _, port := range []uint16{u.o.Tunnel.Port, u.o.Tunnel.NATPort} {
-			if held := foreignHolder(port, ours); held != nil {
-				l.call(func() { l.fault = held })
-				return
-			}
-		}
-	}()
-}
-
 // fail ends an attempt: the peers that were established are told, everything is
 // undone. A tunnel that was up before stays up, without a loop.
 func (u *upRun) fail() {
@@ -338,6 +317,10 @@ func (u *upRun) stay(ctx context.Context) error {
 		u.o.Log.Error("pid file", "err", err)
 	}
 	l.obs = NewLogObserver(u.o.Log.With("tunnel", l.tunnel.Name))
+	if u.o.Confine {
+		<-u.looked // that needs to see other processes' files
+		l.confine()
+	}
 	l.tellManager()
 	err := l.run(ctx, forever)
 	if errors.Is(err, context.Canceled) {

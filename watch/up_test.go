@@ -22,6 +22,9 @@ import (
 const testDirVariable = "IPSEC_QUICK_TEST_DIR"
 
 func TestMain(m *testing.M) {
+	if path := os.Getenv(confineVariable); path != "" {
+		os.Exit(confinedMain(path))
+	}
 	if root := os.Getenv(testDirVariable); root != "" && len(os.Args) == 3 && os.Args[1] == "watch" {
 		err := Background(BackgroundOptions{Name: os.Args[2], Dir: root, Dataplane: func(*conf.Tunnel) (apply.Dataplane, error) {
 			return newJournalled(filepath.Join(root, os.Args[2], fileJournal)), nil

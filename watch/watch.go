@@ -14,6 +14,9 @@ type WatchOptions struct {
 	Name string
 	Log  *slog.Logger
 
+	// Confine makes this process give up, for good, what a loop does not need.
+	Confine bool
+
 	Dir       string          // empty: RunDir
 	Dataplane DataplaneOpener // nil: OpenDataplane
 }
@@ -49,6 +52,9 @@ func Watch(ctx context.Context, o WatchOptions) error {
 		return err
 	}
 	defer d.release()
+	if o.Confine {
+		u.loop.confine()
+	}
 	u.loop.tellManager()
 	return u.loop.serveOn(ctx)
 }

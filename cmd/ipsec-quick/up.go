@@ -73,6 +73,7 @@ func up(c *cli.Context) error {
 		Timeout:    c.Duration("timeout"),
 		KeepTrying: c.Bool("keep-trying"),
 		Foreground: c.Bool("foreground"),
+		Confine:    true,
 	})
 	var running *watch.Running
 	switch {

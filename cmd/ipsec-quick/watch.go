@@ -25,7 +25,7 @@ func watchCommand() *cli.Command {
 			}
 			ctx, cancel := untilSignal()
 			defer cancel()
-			err = watch.Watch(ctx, watch.WatchOptions{Name: name, Log: logger(c, slog.LevelInfo)})
+			err = watch.Watch(ctx, watch.WatchOptions{Name: name, Log: logger(c, slog.LevelInfo), Confine: true})
 			var running *watch.Running
 			switch {
 			case errors.As(err, &running):

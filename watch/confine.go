@@ -1,0 +1,113 @@
+package watch
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	landlocksys "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/cap"
+
+	"ipsec-quick/conf"
+)
+
+// kept are the capabilities of a loop that runs: SAs, policies and routes need
+// the first, ports below 1024 the second.
+var kept = []cap.Value{cap.NET_ADMIN, cap.NET_BIND_SERVICE}
+
+// confine gives up, in all threads and for good, what a loop that runs does not
+// need. A host that does not allow it is no reason to leave the tunnel down.
+func (l *loop) confine() {
+	abi, err := restrictFiles(l.dir.root, l.facts.Path, l.tunnel)
+	switch {
+	case err != nil:
+		l.log.Warn("the loop may still reach all files", "err", err)
+	case abi == 0:
+		l.log.Debug("the kernel has no landlock: the loop may still reach all files")
+	default:
+		l.log.Debug("files are restricted", "landlock", abi)
+	}
+	if err := dropCapabilities(); err != nil {
+		l.log.Warn("the loop keeps rights that it does not need", "err", err)
+		return
+	}
+	l.log.Debug("capabilities are dropped", "kept", cap.GetProc().String())
+}
+
+// restrictFiles leaves the files that the loop needs (landlock(7)), and returns
+// the kernel's version of landlock; 0: it has none. root is the run directory,
+// path the tunnel file. Descriptors that are open
+// stay open, and sockets are not restricted. The rules are for folders where
+// files are replaced: one for a file does not cover its successor.
+func restrictFiles(root, path string, t *conf.Tunnel) (abi int, err error) {
+	abi, err = landlocksys.LandlockGetABIVersion()
+	if err != nil {
+		return 0, nil // not built in, or not switched on
+	}
+	program, err := os.Executable() // where the next version will lie
+	if err != nil {
+		return abi, err
+	}
+	read := []string{"/usr/share/zoneinfo", filepath.Dir(program), filepath.Dir(path)}
+	for _, f := range t.Files {
+		read = append(read, filepath.Dir(f))
+	}
+	if slices.ContainsFunc(t.Peers, func(p conf.Peer) bool { return p.Endpoint.Host != "" }) {
+		read = append(read, resolverFolder())
+	}
+	err = landlock.V5.BestEffort().RestrictPaths(
+		landlock.RWDirs(root),
+		landlock.PathAccess(landlocksys.AccessFSRemoveDir, filepath.Dir(root)), // to remove root
+		landlock.RODirs(read...).IgnoreIfMissing(),
+		landlock.ROFiles("/etc/hosts", "/etc/nsswitch.conf", "/etc/localtime").IgnoreIfMissing(),
+		landlock.RWFiles(os.DevNull),
+	)
+	if errors.Is(err, unix.E2BIG) {
+		err = nil // a loop that was restarted many times, and has the rules of each
+	}
+	return abi, err
+}
+
+// resolverFolder is where resolv.conf lies: with most of those who write it not
+// in /etc itself.
+func resolverFolder() string {
+	path, err := filepath.EvalSymlinks("/etc/resolv.conf")
+	if err != nil {
+		return "/etc"
+	}
+	return filepath.Dir(path)
+}
+
+// dropCapabilities leaves those that are kept; execve gives none back.
+func dropCapabilities() error {
+	if _, err := cap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("no_new_privs: %w", err)
+	}
+	was, left := cap.GetProc(), cap.NewSet()
+	for _, v := range kept {
+		if has, err := was.GetFlag(cap.Permitted, v); err != nil || !has {
+			continue // never had it; whatever needs it says so
+		}
+		if err := errors.Join(left.SetFlag(cap.Permitted, true, v), left.SetFlag(cap.Effective, true, v)); err != nil {
+			return err
+		}
+	}
+	if may, err := was.GetFlag(cap.Effective, cap.SETPCAP); err == nil && may {
+		for v := range cap.MaxBits() {
+			if slices.Contains(kept, v) {
+				continue
+			}
+			if err := cap.DropBound(v); err != nil {
+				return fmt.Errorf("bounding set: %w", err)
+			}
+		}
+	}
+	if err := left.SetProc(); err != nil { // it empties the ambient set too
+		return fmt.Errorf("capabilities: %w", err)
+	}
+	return nil
+}
