@@ -78,6 +78,7 @@ func (e *Endpoint) childByID(id ChildID) (*ikeSA, *child) {
 // newChild is a Child SA of what was agreed on. It is the initiator's when our
 // request made it.
 func (e *Endpoint) newChild(sa *ikeSA, n negotiated, initiator bool) *child {
+	e.limitRetiring(sa)
 	p := e.peers[sa.Peer]
 	keys := suite.DeriveChild(sa.Choice.PRF.ID, sa.Keys.D, n.choice, n.ni, n.nr, n.shared)
 	for _, s := range n.shared {

@@ -15,7 +15,7 @@ func (e *Endpoint) respondCreateChild(sa *ikeSA, ps payloads) {
 	rekey := ps.notify(wire.NotifyRekeySA)
 	_, child := ps.ts(false)
 	switch {
-	case sa.State != established:
+	case sa.State != established || !e.mayExchange(sa.Peer):
 		e.refuseChild(sa, wire.NotifyTemporaryFailure)
 	case len(proposals.Proposals) > 0 && proposals.Proposals[0].Protocol == wire.ProtocolIKE:
 		e.respondRekeyIKE(sa, ps)
@@ -37,6 +37,10 @@ func (e *Endpoint) refuseChild(sa *ikeSA, kind wire.NotifyType) {
 // createInCreateChild makes a Child SA as the responder, with the nonces and the
 // key exchange of CREATE_CHILD_SA. Old is the one that it replaces, if any.
 func (e *Endpoint) createInCreateChild(sa *ikeSA, ps payloads, old *child) {
+	if e.childrenFull(sa.Peer) {
+		e.refuseChild(sa, wire.NotifyNoAdditionalSAs)
+		return
+	}
 	p := e.peers[sa.Peer]
 	theirs, hasKE := ps.ke()
 	match := suite.Match{PFSOptional: p.PFS == PFSAuto, PreferKE: theirs.Group}

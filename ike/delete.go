@@ -161,6 +161,8 @@ func (e *Endpoint) deletedChildren(sa *ikeSA, spis []uint32) []uint32 {
 		default:
 			e.unreplace(sa, c)
 			e.report(sa, nil, "the peer deleted the Child SA %08x", c.SPIIn)
+			ps := e.state.Peers[sa.Peer]
+			ps.ChildRetryAt = e.now.Add(ps.evicted(e.now))
 			e.removeChild(sa, c)
 		}
 	}

@@ -31,6 +31,7 @@ type Endpoint struct {
 	halfOpenFrom map[netip.Addr]int // how many, by subnet
 	cookies      cookieJar
 	strangers    *rate.Limiter
+	quotas       map[string]*quota // by peer
 }
 
 // state is what the endpoint knows of its IKE SAs and peers.
@@ -50,11 +51,13 @@ func New(cfg Config) *Endpoint {
 		halfOpen:     map[initKey]wire.SPI{},
 		halfOpenFrom: map[netip.Addr]int{},
 		strangers:    newStrangers(),
+		quotas:       map[string]*quota{},
 	}
 	for i := range cfg.Peers {
 		p := &cfg.Peers[i]
 		e.peers[p.Name] = p
 		e.state.Peers[p.Name] = &peerState{}
+		e.quotas[p.Name] = newQuota()
 	}
 	return e
 }

@@ -178,10 +178,14 @@ func (e *Endpoint) respondAuth(sa *ikeSA, d Datagram, ps payloads) {
 
 // acceptAuth goes on with IKE_AUTH for a peer whose proof is good.
 func (e *Endpoint) acceptAuth(sa *ikeSA, ps payloads, p *Peer) {
+	if !e.mayExchange(p.Name) {
+		return // the peer sends it again
+	}
 	e.assign(sa, p.Name)
 	if ps.notify(wire.NotifyInitialContact) != nil {
 		e.dropOthers(sa)
 	}
+	e.limitIKE(sa)
 	id := p.localID(sa)
 	octets := auth.SignedOctets(sa.Init.OurMessage, sa.Init.PeerNonce, sa.Choice.PRF.ID, sa.Keys.Pr, id)
 	proof, err := p.Local.Sign(sa.Choice.PRF.ID, octets, sa.PeerHashes, e.cfg.Rand)

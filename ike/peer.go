@@ -24,8 +24,10 @@ type peerState struct {
 	Resolving     time.Time // Resolve was asked; zero: no
 	RetryAt       time.Time
 	ChildRetryAt  time.Time
-	Failures      int    // attempts in a row
-	ChildFailures int    // the same for the Child SA alone
+	Failures      int // attempts in a row
+	ChildFailures int // the same for the Child SA alone
+	Evictions     int // SAs that the peer ended shortly after each other
+	EvictedAt     time.Time
 	Outbound      uint32 // inbound SPI of the Child SA that carries our packets
 	NextRef       uint64
 	LastError     string
@@ -98,8 +100,13 @@ func (e *Endpoint) lost(peer string, sa *ikeSA, err error, wasEstablished bool) 
 	if Refused(err) {
 		wait = min(retryFirst<<min(ps.Failures, 10), retryRefused)
 	}
-	if wasEstablished && ps.Failures == 1 && (sa == nil || e.now.Sub(sa.Created) > retryMax) {
-		wait = 0 // but not for a peer that takes us in only to throw us out
+	if wasEstablished && ps.Failures == 1 {
+		pause := ps.evicted(e.now)
+		if sa == nil || e.now.Sub(sa.Created) > retryMax {
+			wait = pause
+		} else {
+			wait = max(wait, pause)
+		}
 	}
 	ps.RetryAt = e.now.Add(wait)
 	retry := ps.RetryAt
@@ -108,6 +115,20 @@ func (e *Endpoint) lost(peer string, sa *ikeSA, err error, wasEstablished bool) 
 	}
 	ps.Wanted = false
 	e.emit(Lost{Peer: peer, Err: err, Retry: retry})
+}
+
+// evicted is the pause after the peer ended an SA: none after the first, and a
+// growing one for a peer that takes us in only to throw us out.
+func (ps *peerState) evicted(now time.Time) time.Duration {
+	if now.Sub(ps.EvictedAt) > retryRefused {
+		ps.Evictions = 0
+	}
+	ps.EvictedAt = now
+	ps.Evictions++
+	if ps.Evictions == 1 {
+		return 0
+	}
+	return min(retryFirst<<min(ps.Evictions-2, 10), retryMax)
 }
 
 // childFailed says that an IKE SA stands without a Child SA.

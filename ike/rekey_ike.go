@@ -137,7 +137,7 @@ func (t *ikeTask) retryLater(e *Endpoint, sa *ikeSA, err error) {
 func (e *Endpoint) respondRekeyIKE(sa *ikeSA, ps payloads) {
 	ours, rivals := sa.Send.Active.(*ikeTask)
 	rivals = rivals && sa.Send.Request != nil
-	if !rivals && !sa.idle() || sa.halfDone() {
+	if !rivals && !sa.idle() || sa.halfDone() || len(e.state.ByPeer[sa.Peer]) >= maxIKESAs {
 		e.refuseChild(sa, wire.NotifyTemporaryFailure) // RFC 7296, Section 2.25.2
 		return
 	}

@@ -62,6 +62,7 @@ func (e *Endpoint) Restore(peer string, b []byte) error {
 		}
 	}
 	s.Peer.Failures, s.Peer.ChildFailures = max(0, s.Peer.Failures), max(0, s.Peer.ChildFailures)
+	s.Peer.Evictions = max(0, s.Peer.Evictions)
 	e.state.Peers[peer] = s.Peer
 	for _, sa := range s.SAs {
 		if sa.Children == nil {

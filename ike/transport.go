@@ -240,7 +240,7 @@ func (e *Endpoint) receiveProtected(sa *ikeSA, d Datagram, m *wire.Message) {
 		for _, r := range sa.Recv.Responses {
 			e.emit(Send{Local: d.Local, Remote: d.Remote, NATT: d.NATT, Data: r})
 		}
-	default:
+	case m.Response || e.mayAsk(sa):
 		e.process(sa, d, m, inner)
 	}
 }
