@@ -8,85 +8,45 @@ import (
 	"testing"
 )
 
-// What all targets hold against: parsing does not panic and does not change
-// its input; an error is an *Error and points into the input; and what parses
-// is appended in as many octets and parses to the same again.
+// What both targets hold against: parsing does not panic and does not change
+// its input; an error is an *Error and points into the input; what parses is
+// appended in as many octets and parses to the same again; and a chain of
+// payloads is the same in a message and, decrypted, out of an SK.
 
-// FuzzParse takes whole datagrams.
-func FuzzParse(f *testing.F) {
-	f.Fuzz(checkMessage)
-}
-
-// FuzzParseHeader takes whole datagrams, too.
-func FuzzParseHeader(f *testing.F) {
+// FuzzMessage takes whole datagrams.
+func FuzzMessage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, datagram []byte) {
-		h, err := ParseHeader(datagram)
-		if ok := len(datagram) >= HeaderLen; ok != (err == nil) {
-			t.Fatalf("%d octets: %v", len(datagram), err)
-		}
-		if err != nil {
-			return
-		}
-		m := Message{h.SPIi, h.SPIr, h.Exchange, h.Initiator, h.Response, h.MessageID, nil}
-		b := AppendHeader(nil, &m, h.Next, HeaderLen)
-		got, err := ParseHeader(b)
-		h.Major, h.Minor, h.Length = majorVersion, 0, HeaderLen
-		if err != nil || got != h {
-			t.Errorf("got %+v, %v, want %+v", got, err, h)
-		}
+		checkHeader(t, datagram)
+		checkMessage(t, datagram)
 	})
 }
 
-// FuzzParsePayloads takes what comes out of an SK payload.
-func FuzzParsePayloads(f *testing.F) {
-	f.Fuzz(func(t *testing.T, first uint8, body []byte) {
-		before := bytes.Clone(body)
-		ps, err := ParsePayloads(PayloadType(first), body)
-		if !bytes.Equal(body, before) {
-			t.Fatal("parsing changed its input")
-		}
-		if checkedError(t, err, len(body)) {
-			return
-		}
-		b := AppendPayloads(nil, ps)
-		if len(b) != len(body) {
-			t.Errorf("appended %d octets, parsed %d", len(b), len(body))
-		}
-		again, err := ParsePayloads(FirstType(ps), b)
-		if err != nil || !reflect.DeepEqual(again, ps) {
-			t.Errorf("again: %#v, %v, want %#v", again, err, ps)
-		}
-	})
-}
-
-// The others take the body of one payload.
-
-func FuzzSA(f *testing.F)       { fuzzBody(f, PayloadSA) }
-func FuzzKE(f *testing.F)       { fuzzBody(f, PayloadKE) }
-func FuzzIDi(f *testing.F)      { fuzzBody(f, PayloadIDi) }
-func FuzzIDr(f *testing.F)      { fuzzBody(f, PayloadIDr) }
-func FuzzCert(f *testing.F)     { fuzzBody(f, PayloadCert) }
-func FuzzCertReq(f *testing.F)  { fuzzBody(f, PayloadCertReq) }
-func FuzzAuth(f *testing.F)     { fuzzBody(f, PayloadAuth) }
-func FuzzNonce(f *testing.F)    { fuzzBody(f, PayloadNonce) }
-func FuzzNotify(f *testing.F)   { fuzzBody(f, PayloadNotify) }
-func FuzzDelete(f *testing.F)   { fuzzBody(f, PayloadDelete) }
-func FuzzVendorID(f *testing.F) { fuzzBody(f, PayloadVendorID) }
-func FuzzTSi(f *testing.F)      { fuzzBody(f, PayloadTSi) }
-func FuzzTSr(f *testing.F)      { fuzzBody(f, PayloadTSr) }
-func FuzzSK(f *testing.F)       { fuzzBody(f, PayloadSK) }
-func FuzzConfig(f *testing.F)   { fuzzBody(f, PayloadConfig) }
-func FuzzEAP(f *testing.F)      { fuzzBody(f, PayloadEAP) }
-func FuzzSKF(f *testing.F)      { fuzzBody(f, PayloadSKF) }
-func FuzzUnknown(f *testing.F)  { fuzzBody(f, 54) }
-
-func fuzzBody(f *testing.F, kind PayloadType) {
-	f.Fuzz(func(t *testing.T, body []byte) {
+// FuzzPayload takes the body of one payload of any type, known or not. The
+// critical bit and what comes next (in an SK or SKF, what is in it) are given
+// as in the payload's header.
+func FuzzPayload(f *testing.F) {
+	f.Fuzz(func(t *testing.T, kind, next, flags uint8, body []byte) {
 		if len(body) > MaxMessage-HeaderLen-payloadHeaderLen {
 			t.Skip("no message holds it")
 		}
-		checkMessage(t, message(t, kind, NoNextPayload, 0, body))
+		checkMessage(t, message(t, PayloadType(kind), PayloadType(next), flags, body))
 	})
+}
+
+func checkHeader(t *testing.T, datagram []byte) {
+	h, err := ParseHeader(datagram)
+	if ok := len(datagram) >= HeaderLen; ok != (err == nil) {
+		t.Fatalf("%d octets: %v", len(datagram), err)
+	}
+	if err != nil {
+		return
+	}
+	m := Message{h.SPIi, h.SPIr, h.Exchange, h.Initiator, h.Response, h.MessageID, nil}
+	got, err := ParseHeader(AppendHeader(nil, &m, h.Next, HeaderLen))
+	h.Major, h.Minor, h.Length = majorVersion, 0, HeaderLen
+	if err != nil || got != h {
+		t.Errorf("got %+v, %v, want %+v", got, err, h)
+	}
 }
 
 func checkMessage(t *testing.T, datagram []byte) {
@@ -96,6 +56,9 @@ func checkMessage(t *testing.T, datagram []byte) {
 		t.Fatal("parsing changed its input")
 	}
 	checkPeek(t, datagram, m)
+	if len(datagram) >= HeaderLen {
+		checkPayloads(t, PayloadType(datagram[16]), datagram[HeaderLen:], m)
+	}
 	if checkedError(t, err, len(datagram)) {
 		return
 	}
@@ -112,6 +75,33 @@ func checkMessage(t *testing.T, datagram []byte) {
 	}
 	for i, p := range m.Payloads {
 		checkPayload(t, p, i == len(m.Payloads)-1)
+	}
+}
+
+// checkPayloads takes the payloads of a message as what came out of an SK.
+// Whole is the message, nil if it does not parse.
+func checkPayloads(t *testing.T, first PayloadType, body []byte, whole *Message) {
+	before := bytes.Clone(body)
+	ps, err := ParsePayloads(first, body)
+	if !bytes.Equal(body, before) {
+		t.Fatal("parsing changed its input")
+	}
+	if whole != nil && (err == nil) == encrypted(whole) {
+		t.Errorf("%v: in a message it parses", err)
+	}
+	if checkedError(t, err, len(body)) {
+		return
+	}
+	if whole != nil && !reflect.DeepEqual(ps, whole.Payloads) {
+		t.Errorf("%#v, in a message %#v", ps, whole.Payloads)
+	}
+	b := AppendPayloads(nil, ps)
+	if len(b) != len(body) {
+		t.Errorf("appended %d octets, parsed %d", len(b), len(body))
+	}
+	again, err := ParsePayloads(FirstType(ps), b)
+	if err != nil || !reflect.DeepEqual(again, ps) {
+		t.Errorf("again: %#v, %v, want %#v", again, err, ps)
 	}
 }
 

@@ -6,14 +6,13 @@ import (
 	"go/parser"
 	"go/token"
 	"go/types"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
-// parseSource parses this package's files, tests or not.
-func parseSource(t *testing.T, tests bool) (*token.FileSet, []*ast.File) {
+// parseSource parses this package's files but for the tests.
+func parseSource(t *testing.T) (*token.FileSet, []*ast.File) {
 	t.Helper()
 	names, err := filepath.Glob("*.go")
 	if err != nil {
@@ -22,7 +21,7 @@ func parseSource(t *testing.T, tests bool) (*token.FileSet, []*ast.File) {
 	fset := token.NewFileSet()
 	var files []*ast.File
 	for _, name := range names {
-		if strings.HasSuffix(name, "_test.go") != tests {
+		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}
 		f, err := parser.ParseFile(fset, name, nil, 0)
@@ -41,7 +40,7 @@ func (noImporter) Import(string) (*types.Package, error) { return nil, errors.Ne
 // Only reader.go and append.go index and slice; and nothing in this package
 // makes a slice whose size could come from the wire.
 func TestIndexing(t *testing.T) {
-	fset, files := parseSource(t, false)
+	fset, files := parseSource(t)
 	info := &types.Info{Types: map[ast.Expr]types.TypeAndValue{}}
 	config := types.Config{Importer: noImporter{}, Error: func(error) {}}
 	_, _ = config.Check("wire", fset, files, info) // types of our own are all it takes
@@ -75,27 +74,5 @@ func TestIndexing(t *testing.T) {
 	}
 	if seen == 0 {
 		t.Error("no index found at all: the test does not see them")
-	}
-}
-
-// Every fuzz target has its corpus, which go test runs.
-func TestCorpus(t *testing.T) {
-	_, files := parseSource(t, true)
-	targets := 0
-	for _, f := range files {
-		for _, d := range f.Decls {
-			fn, ok := d.(*ast.FuncDecl)
-			if !ok || !strings.HasPrefix(fn.Name.Name, "Fuzz") {
-				continue
-			}
-			targets++
-			seeds, err := os.ReadDir(filepath.Join("testdata", "fuzz", fn.Name.Name))
-			if err != nil || len(seeds) < 2 {
-				t.Errorf("%s: %d seeds, %v", fn.Name.Name, len(seeds), err)
-			}
-		}
-	}
-	if targets == 0 {
-		t.Error("no fuzz target found")
 	}
 }
