@@ -1,6 +1,10 @@
 package ike
 
 import (
+	"bytes"
+	"cmp"
+	"encoding/gob"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -35,6 +39,33 @@ type child struct {
 	LowestNonce []byte
 	SoftAt      time.Time // our timer behind the data plane's soft limit of time
 	RetireAt    time.Time
+}
+
+// children are the Child SAs of an IKE SA, by our inbound SPI.
+type children map[uint32]*child
+
+// GobEncode writes a list: the decoder of a map allocates what the count of its
+// entries asks for before it has seen one.
+func (cs children) GobEncode() ([]byte, error) {
+	var b bytes.Buffer
+	err := gob.NewEncoder(&b).Encode(slices.SortedFunc(maps.Values(cs), func(a, b *child) int { return cmp.Compare(a.SPIIn, b.SPIIn) }))
+	return b.Bytes(), err
+}
+
+// GobDecode is the other end of GobEncode.
+func (cs *children) GobDecode(b []byte) error {
+	var list []*child
+	if err := gob.NewDecoder(bytes.NewReader(b)).Decode(&list); err != nil {
+		return err
+	}
+	*cs = children{}
+	for _, c := range list {
+		if (*cs)[c.SPIIn] != nil {
+			return fmt.Errorf("two Child SAs with SPI %08x", c.SPIIn)
+		}
+		(*cs)[c.SPIIn] = c
+	}
+	return nil
 }
 
 // sorted are the Child SAs in the order in which they were made.

@@ -196,7 +196,7 @@ func (e *Endpoint) heir(sa *ikeSA, original bool, spii, spir wire.SPI, choice su
 		Peer: sa.Peer, Original: original, SPIi: spii, SPIr: spir,
 		Local: sa.Local, Remote: sa.Remote, NATT: sa.NATT, NATHere: sa.NATHere, NATThere: sa.NATThere,
 		State: established, Choice: choice, Fragmentation: sa.Fragmentation, PeerHashes: sa.PeerHashes,
-		Children: map[uint32]*child{}, Created: e.now, LastHeard: e.now, LastSent: e.now,
+		Children: children{}, Created: e.now, LastHeard: e.now, LastSent: e.now,
 	}
 	e.startLifetime(next)
 	return next
@@ -213,7 +213,7 @@ func (e *Endpoint) inherit(sa, next *ikeSA) {
 		c.AnswerID = 0
 		next.Children[spi] = c
 	}
-	sa.Children = map[uint32]*child{}
+	sa.Children = children{}
 	queue := sa.Send.Queue
 	sa.Send.Queue = nil
 	for _, t := range queue {

@@ -43,7 +43,7 @@ type ikeSA struct {
 
 	Send     outgoing
 	Recv     incoming
-	Children map[uint32]*child // by our inbound SPI
+	Children children
 
 	Created, Established time.Time
 	SoftAt, HardAt       time.Time // rekey, delete; zero: never

@@ -53,7 +53,7 @@ func (e *Endpoint) initiate(ev Initiate) {
 	}
 	sa := &ikeSA{
 		Peer: p.Name, Original: true, SPIi: e.newSPI(), Local: ev.Local, Remote: ev.Remote,
-		State: initSent, Created: e.now, LastHeard: e.now, Children: map[uint32]*child{},
+		State: initSent, Created: e.now, LastHeard: e.now, Children: children{},
 		Init: &handshake{OurNonce: e.random(nonceLen), Group: firstKE(p.IKE)},
 	}
 	e.add(sa)
@@ -332,7 +332,7 @@ func (e *Endpoint) answerInit(d Datagram, m *wire.Message, ps payloads, proposal
 	theirs, _ := ps.ke()
 	sa := &ikeSA{
 		SPIi: m.SPIi, Local: d.Local, Remote: d.Remote, NATT: d.NATT,
-		State: halfOpen, Created: e.now, LastHeard: e.now, Children: map[uint32]*child{},
+		State: halfOpen, Created: e.now, LastHeard: e.now, Children: children{},
 		Init: &handshake{From: d.Remote, PeerMessage: slices.Clone(d.Data), PeerNonce: slices.Clone(ps.nonce())},
 	}
 	choice, err := suite.Select(offered.Proposals, proposals, wire.ProtocolIKE, suite.Match{PreferKE: theirs.Group})

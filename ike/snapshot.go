@@ -66,7 +66,7 @@ func (e *Endpoint) Restore(peer string, b []byte) error {
 	e.state.Peers[peer] = s.Peer
 	for _, sa := range s.SAs {
 		if sa.Children == nil {
-			sa.Children = map[uint32]*child{}
+			sa.Children = children{}
 		}
 		e.add(sa)
 	}
@@ -77,8 +77,8 @@ func (e *Endpoint) Restore(peer string, b []byte) error {
 func (sa *ikeSA) check() error {
 	bad := !sa.authenticated() && sa.Init == nil || sa.State > contested ||
 		(sa.Send.Request != nil) && sa.Send.Active == nil
-	for spi, c := range sa.Children {
-		bad = bad || c == nil || c.SPIIn != spi || !c.Local.IsValid() || !c.Remote.IsValid()
+	for _, c := range sa.Children {
+		bad = bad || !c.Local.IsValid() || !c.Remote.IsValid()
 	}
 	for _, t := range sa.Send.Queue {
 		_, handshake := t.(*authTask)
@@ -218,7 +218,7 @@ func decodeClaim(c Claim) (*ikeSA, error) {
 	if sa.State != halfOpen || sa.Original || sa.Peer != "" || len(sa.Children) > 0 {
 		return nil, errSyntax
 	}
-	sa.Children = map[uint32]*child{}
+	sa.Children = children{}
 	return sa, nil
 }
 

@@ -16,7 +16,7 @@ import (
 // stateMagic begins a state file: what follows is the core's snapshot of one
 // peer, keys and all. Another format gets another number; up to 2, times were the
 // wall clock's.
-const stateMagic = "ipsec-quick state 3\n"
+const stateMagic = "ipsec-quick state 4\n"
 
 // maxState bounds a state file: the IKE SAs with one peer.
 const maxState = 4 << 20
