@@ -124,8 +124,8 @@ func parseHandover(b []byte) (ike.Datagram, error) {
 		}
 		n := int(b[0])
 		parsed, err := netip.ParseAddrPort(string(b[1 : 1+n]))
-		if err != nil {
-			return d, fmt.Errorf("handover: %w", err)
+		if err != nil || parsed.Addr().Zone() != "" {
+			return d, errors.New("handover: no address")
 		}
 		*a, b = parsed, b[1+n:]
 	}
