@@ -251,6 +251,30 @@ func (h *Host) WriteFile(path, text string) {
 	}
 }
 
+// XfrmStat is what the host's kernel has counted of packets that it could not
+// encrypt or decrypt, by name as in /proc/net/xfrm_stat, without the zeros.
+func (h *Host) XfrmStat() map[string]int {
+	h.t.Helper()
+	var text []byte
+	err := h.Do(func() error {
+		var err error
+		text, err = os.ReadFile("/proc/thread-self/net/xfrm_stat")
+		return err
+	})
+	if err != nil {
+		h.t.Fatalf("%s: %v", h.Name, err)
+	}
+	stat := map[string]int{}
+	for line := range strings.Lines(string(text)) {
+		var name string
+		var n int
+		if _, err := fmt.Sscan(line, &name, &n); err == nil && n > 0 {
+			stat[name] = n
+		}
+	}
+	return stat
+}
+
 // ListenUDP opens a UDP socket in the host.
 func (h *Host) ListenUDP(addr netip.AddrPort) (*net.UDPConn, error) {
 	var conn *net.UDPConn

@@ -3,13 +3,11 @@
 package harness
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
+	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -26,16 +24,23 @@ const (
 	drain = 6 * time.Second
 )
 
-// Stream is UDP packets with sequence numbers, both ways at a constant rate.
+// shortestTick is how often a stream sends and receives at most. Under emulation
+// it is waking up that costs, much more than the packets do.
+const shortestTick = 2 * time.Millisecond
+
+// Stream is UDP packets with sequence numbers, both ways at a constant rate. One
+// goroutine sends what is due and receives what has come, tick by tick.
 type Stream struct {
-	t       testing.TB
-	a, b    *Host
-	there   *direction
-	back    *direction
-	cancel  context.CancelFunc
-	sending sync.WaitGroup
-	done    sync.WaitGroup
-	once    sync.Once
+	t    testing.TB
+	a, b *Host
+	rate int
+	quit chan struct{}
+	done chan struct{}
+	once sync.Once
+
+	mu          sync.Mutex
+	sending     bool
+	there, back *direction
 }
 
 // Report is what became of one direction of a Stream.
@@ -48,6 +53,19 @@ type Report struct {
 	Errors int
 	// LastError is the latest of these.
 	LastError error
+	// Holes are the packets that were lost. Only a stopped stream knows them.
+	Holes []Hole
+}
+
+// Hole is packets in a row that were lost.
+type Hole struct {
+	First, Count int
+	From, To     time.Time // when the first and the last of them were sent
+}
+
+func (h Hole) String() string {
+	const clock = "15:04:05.000"
+	return fmt.Sprintf("%d from number %d on, sent %s to %s", h.Count, h.First, h.From.Format(clock), h.To.Format(clock))
 }
 
 func (r Report) String() string {
@@ -56,16 +74,24 @@ func (r Report) String() string {
 	if r.Errors > 0 {
 		s += fmt.Sprintf(", %d refused (%v)", r.Errors, r.LastError)
 	}
+	for i, h := range r.Holes {
+		if i == 10 {
+			s += fmt.Sprintf("\n  and %d holes more", len(r.Holes)-i)
+			break
+		}
+		s += "\n  lost: " + h.String()
+	}
 	return s
 }
 
 // direction is one sender and its receiver.
 type direction struct {
-	from, to *net.UDPConn
-	dst      netip.AddrPort
+	from, to int // sockets
+	dst      unix.Sockaddr
 
-	mu     sync.Mutex
 	report Report
+	tried  int
+	sentAt []time.Time // by sequence number
 	seen   []bool
 	newest int
 	last   time.Time
@@ -75,55 +101,82 @@ type direction struct {
 // b, and as many back, until Stop.
 func StartStream(t testing.TB, a *Host, from netip.Addr, b *Host, to netip.Addr, rate int) *Stream {
 	t.Helper()
-	ca, err := a.ListenUDP(netip.AddrPortFrom(from, 0))
+	s := &Stream{t: t, a: a, b: b, rate: rate, sending: true, quit: make(chan struct{}), done: make(chan struct{})}
+	fa, sa, err := a.udpSocket(from)
 	if err != nil {
 		t.Fatalf("stream: %s: %v", a.Name, err)
 	}
-	cb, err := b.ListenUDP(netip.AddrPortFrom(to, 0))
+	fb, sb, err := b.udpSocket(to)
 	if err != nil {
 		t.Fatalf("stream: %s: %v", b.Name, err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &Stream{t: t, a: a, b: b, cancel: cancel}
-	s.there = &direction{from: ca, to: cb, dst: localAddr(cb), newest: -1}
-	s.back = &direction{from: cb, to: ca, dst: localAddr(ca), newest: -1}
-	for _, d := range []*direction{s.there, s.back} {
-		// What comes while the receiver does not get to run must not be lost in
-		// its socket, which is no part of the tunnel.
-		if err := forceReadBuffer(d.to, 32<<20); err != nil {
-			t.Fatalf("stream: %v", err)
-		}
-		s.sending.Add(1)
-		s.done.Add(1)
-		go func() { defer s.sending.Done(); d.send(ctx, rate) }()
-		go func() { defer s.done.Done(); d.receive() }()
-	}
+	s.there = &direction{from: fa, to: fb, dst: sb, newest: -1}
+	s.back = &direction{from: fb, to: fa, dst: sa, newest: -1}
+	go s.pump()
 	t.Cleanup(s.end)
 	return s
 }
 
-// forceReadBuffer sets a receive buffer above net.core.rmem_max.
-func forceReadBuffer(c *net.UDPConn, size int) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
+// udpSocket opens a UDP socket in the host that does not block, on a port of the
+// kernel's choice, and returns the address that it got.
+func (h *Host) udpSocket(addr netip.Addr) (fd int, bound unix.Sockaddr, err error) {
+	family, local := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Addr: addr.As16()})
+	if addr.Is4() {
+		family, local = unix.AF_INET, &unix.SockaddrInet4{Addr: addr.As4()}
 	}
-	var set error
-	err = raw.Control(func(fd uintptr) {
-		set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size)
+	err = h.Do(func() error {
+		var err error
+		fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		return err
 	})
-	return errors.Join(err, set)
+	if err != nil {
+		return -1, nil, err
+	}
+	// What comes while the receiver does not get to run must not be lost in its
+	// socket, which is no part of the tunnel.
+	if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20); err == nil {
+		if err = unix.Bind(fd, local); err == nil {
+			bound, err = unix.Getsockname(fd)
+		}
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, nil, err
+	}
+	return fd, bound, nil
 }
 
-func localAddr(c *net.UDPConn) netip.AddrPort {
-	return c.LocalAddr().(*net.UDPAddr).AddrPort() //nolint:errcheck // a UDPConn's address is a UDPAddr
+// pump is the stream's goroutine.
+func (s *Stream) pump() {
+	defer close(s.done)
+	tick := time.NewTicker(max(time.Second/time.Duration(s.rate), shortestTick))
+	defer tick.Stop()
+	buf := make([]byte, 2048)
+	start := time.Now()
+	for {
+		select {
+		case <-s.quit:
+			return
+		case <-tick.C:
+		}
+		s.mu.Lock()
+		for _, d := range []*direction{s.there, s.back} {
+			now := time.Now()
+			if s.sending {
+				d.send(int(now.Sub(start).Seconds()*float64(s.rate)), now)
+			}
+			d.receive(buf)
+		}
+		s.mu.Unlock()
+	}
 }
 
 // end stops sending, waits for what is under way and closes the sockets.
 func (s *Stream) end() {
 	s.once.Do(func() {
-		s.cancel()
-		s.sending.Wait()
+		s.mu.Lock()
+		s.sending = false
+		s.mu.Unlock()
 		there, back := s.Peek()
 		for start, last := time.Now(), time.Now(); there.Lost+back.Lost > 0 &&
 			time.Since(last) < quiet && time.Since(start) < drain; time.Sleep(20 * time.Millisecond) {
@@ -132,20 +185,25 @@ func (s *Stream) end() {
 				last = time.Now()
 			}
 		}
-		s.there.from.Close()
-		s.back.from.Close()
-		s.done.Wait()
+		close(s.quit)
+		<-s.done
+		unix.Close(s.there.from)
+		unix.Close(s.back.from)
+		s.there.findHoles()
+		s.back.findHoles()
 	})
 }
 
 // Stop ends the stream and reports on both directions, from a to b first.
 func (s *Stream) Stop() (there, back Report) {
 	s.end()
-	return s.there.result(), s.back.result()
+	return s.Peek()
 }
 
 // Peek reports while the stream runs; packets under way count as lost.
 func (s *Stream) Peek() (there, back Report) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.there.result(), s.back.result()
 }
 
@@ -176,77 +234,50 @@ func (s *Stream) Lossless(what string, foreign ...*Host) string {
 // xfrmErrors lists what the host's kernel has counted of packets that it could
 // not encrypt or decrypt.
 func (h *Host) xfrmErrors() string {
-	var text []byte
-	err := h.Do(func() error {
-		var err error
-		text, err = os.ReadFile("/proc/thread-self/net/xfrm_stat")
-		return err
-	})
-	if err != nil {
-		return err.Error()
-	}
 	var out strings.Builder
-	for line := range strings.Lines(string(text)) {
-		if f := strings.Fields(line); len(f) == 2 && f[1] != "0" {
-			fmt.Fprintf(&out, " %s: %s %s\n", h.Name, f[0], f[1])
-		}
+	stat := h.XfrmStat()
+	for _, name := range slices.Sorted(maps.Keys(stat)) {
+		fmt.Fprintf(&out, " %s: %s %d\n", h.Name, name, stat[name])
 	}
 	return out.String()
 }
 
-// send sends at the rate; what the clock's ticks miss is caught up with.
-func (d *direction) send(ctx context.Context, rate int) {
-	tick := time.NewTicker(max(time.Second/time.Duration(rate), 2*time.Millisecond))
-	defer tick.Stop()
+// send sends what is due until now: what ticks were missed is caught up with.
+func (d *direction) send(due int, now time.Time) {
 	packet := make([]byte, 64)
-	start := time.Now()
-	for seq, tried := 0, 0; ; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+	for ; d.tried < due; d.tried++ {
+		binary.BigEndian.PutUint64(packet, uint64(d.report.Sent))
+		err := unix.Sendto(d.from, packet, 0, d.dst)
+		if errors.Is(err, unix.EAGAIN) {
+			return // too much is under way, so at the next tick
 		}
-		due := int(time.Since(start).Seconds() * float64(rate))
-		for ; tried < due && ctx.Err() == nil; tried++ {
-			binary.BigEndian.PutUint64(packet, uint64(seq))
-			_, err := d.from.WriteToUDPAddrPort(packet, d.dst)
-			d.mu.Lock()
-			if err != nil {
-				d.report.Errors++
-				d.report.LastError = err
-			} else {
-				seq++
-				d.report.Sent = seq
-			}
-			d.mu.Unlock()
+		if err != nil {
+			d.report.Errors++
+			d.report.LastError = err
+			continue
 		}
+		d.report.Sent++
+		d.sentAt = append(d.sentAt, now)
 	}
 }
 
-// receive counts what arrives until the socket is closed.
-func (d *direction) receive() {
-	buf := make([]byte, 2048)
+// receive counts what has come.
+func (d *direction) receive(buf []byte) {
 	for {
-		n, _, err := d.to.ReadFromUDPAddrPort(buf)
-		if errors.Is(err, net.ErrClosed) {
+		n, err := unix.Read(d.to, buf)
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EBADF) {
 			return
 		}
 		// Another error is an ICMP message about what this socket sent.
-		if err != nil || n < 8 {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return
-			}
-			continue
+		if err == nil && n >= 8 {
+			d.count(int(binary.BigEndian.Uint64(buf)), time.Now())
 		}
-		d.count(int(binary.BigEndian.Uint64(buf)), time.Now())
 	}
 }
 
 // count notes one packet that arrived.
 func (d *direction) count(seq int, now time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if seq < 0 || seq > d.report.Sent+1<<16 {
+	if seq < 0 || seq >= d.report.Sent {
 		return // not ours
 	}
 	for len(d.seen) <= seq {
@@ -270,9 +301,22 @@ func (d *direction) count(seq int, now time.Time) {
 }
 
 func (d *direction) result() Report {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	r := d.report
 	r.Lost = r.Sent - r.Received
 	return r
+}
+
+// findHoles lists what has not arrived.
+func (d *direction) findHoles() {
+	for seq := 0; seq < d.report.Sent; seq++ {
+		if seq < len(d.seen) && d.seen[seq] {
+			continue
+		}
+		if n := len(d.report.Holes); n > 0 && d.report.Holes[n-1].First+d.report.Holes[n-1].Count == seq {
+			d.report.Holes[n-1].Count++
+			d.report.Holes[n-1].To = d.sentAt[seq]
+			continue
+		}
+		d.report.Holes = append(d.report.Holes, Hole{First: seq, Count: 1, From: d.sentAt[seq], To: d.sentAt[seq]})
+	}
 }
