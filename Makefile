@@ -2,6 +2,7 @@
 # make demo      a tunnel between two namespaces, rekeyed while it is in use
 # make test      vet, lint, unit tests, then the tests with a real kernel and peer
 # make install   the command and its manual pages, below PREFIX
+# make soak      the long forms of the lab's tests of rekeys and crashes, hours
 # make fuzz      each fuzz target for FUZZTIME
 # make clean
 #
@@ -19,6 +20,8 @@ DESTDIR  ?=
 MANDIR   ?= $(PREFIX)/share/man
 FUZZTIME ?= 10s
 LABTIME  ?= 900
+SOAK     ?= ^Test(Soak|StrongSwanRekeys|Kill)$$
+SOAKTIME ?= 14400
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GO      ?= go
@@ -33,7 +36,7 @@ LINT          = $(LINT_DIR)/golangci-lint
 SCRIPTS := .ci/need .ci/run examples/demo test/lab/guest test/lab/run test/lab/setup
 PAGES   := man/ipsec-quick.8 man/ipsec-quick.toml.5 man/ipsec-quick-expire.7
 
-.PHONY: build demo test vet lint unit lab lab-tests install uninstall fuzz clean need need-lab
+.PHONY: build demo test vet lint unit lab lab-tests soak install uninstall fuzz clean need need-lab
 
 # ---- The command -----------------------------------------------------------
 
@@ -108,6 +111,11 @@ lab: lab-tests
 	test/lab/run -t $(LABTIME) bin/lab.test
 	echo '== lab: the demo'
 	test/lab/run -t 300 examples/demo
+
+# The tests that have a long form, in that form and one at a time, so that none
+# starves another. SOAK=REGEXP chooses some, such as SOAK=TestKill.
+soak: lab-tests
+	@test/lab/run -m 2048 -t $(SOAKTIME) bin/lab.test -full -test.parallel 1 -test.timeout 0 -test.v -test.run '$(SOAK)'
 
 lab-tests: build
 	@CGO_ENABLED=0 $(GO) test -c -tags lab -o bin/xfrm.test ./apply/xfrm

@@ -69,6 +69,7 @@ type ChildStatus struct {
 	RemoteTS []string `json:"remote_ts"`
 	BytesIn  uint64   `json:"bytes_in"`
 	BytesOut uint64   `json:"bytes_out"`
+	Retiring bool     `json:"retiring"`
 }
 
 // binaryPath finds ipsec-quick: $IPSEC_QUICK_BIN, or bin/ below the current
