@@ -41,7 +41,7 @@ PAGES   := man/ipsec-quick.8 man/ipsec-quick.toml.5 man/ipsec-quick-expire.7
 # ---- The command -----------------------------------------------------------
 
 build:
-	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.buildVersion=$(VERSION)' -o bin/ipsec-quick ./cmd/ipsec-quick
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X ipsec-quick/watch.buildVersion=$(VERSION)' -o bin/ipsec-quick ./cmd/ipsec-quick
 
 install: build
 	@install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(MANDIR)'/man{5,7,8}

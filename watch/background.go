@@ -21,7 +21,10 @@ type BackgroundOptions struct {
 }
 
 // IsBackground reports whether this process is the one that `up` leaves behind.
-func IsBackground() bool { return os.Getenv(inheritVariable) != "" }
+func IsBackground() bool {
+	h, err := inherited()
+	return err == nil && h != nil && h.Background
+}
 
 // Background is the process that `up` leaves behind: it waits until `up` is done
 // with the loop, and goes on with it until `down`.
@@ -32,68 +35,74 @@ func Background(o BackgroundOptions) error {
 	if o.Dataplane == nil {
 		o.Dataplane = OpenDataplane
 	}
+	h, err := inherited()
+	if err == nil && h == nil {
+		err = errors.New("this process was given no tunnel")
+	}
+	if err != nil {
+		return err
+	}
 	// `up` or a shell may send these to everybody on the terminal; we have none.
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
 
-	conn, err := connOf(fdSignal)
-	if err != nil {
-		return err
+	var parent *net.UnixConn // nil: a program before us was this process
+	if h.Signal >= 0 {
+		if parent, err = adopt[*net.UnixConn](&h.Signal, net.FileConn); err != nil {
+			return err
+		}
 	}
-	p, perr := inheritParts(&o)
-	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
-		return nil // `up` failed, and has undone all
+	p, perr := inheritParts(&o, h)
+	if parent != nil {
+		if _, err := io.ReadFull(parent, make([]byte, 1)); err != nil {
+			return nil // `up` failed, and has undone all
+		}
 	}
 	l, err := takeOver(p, perr)
 	if err != nil {
-		_, _ = fmt.Fprintf(conn, "%c%v\n", sayFailed, err)
-		_ = conn.Close()
+		p.log.Error("cannot go on with the tunnel, which stays: `up` revives it, `down` removes it", "err", err)
+	}
+	if parent != nil {
+		if err := tellParent(parent, err); err != nil {
+			p.log.Warn("whoever started this loop has gone", "err", err)
+		}
+	}
+	if err != nil {
 		return err
 	}
-	if _, err := conn.Write([]byte{sayReady}); err != nil {
-		l.log.Warn("whoever started this loop has gone", "err", err)
-	}
-	_ = conn.Close()
+	l.background = true
 	l.confine()
 	return l.serveOn(ctx)
 }
 
-// inheritParts prepares all that does not depend on what `up` is still doing.
-func inheritParts(o *BackgroundOptions) (*parts, error) {
-	d := inherited(o.Dir, o.Name, os.NewFile(fdLock, fileLock))
-	p := &parts{dir: d, log: backgroundLog(d)}
-	p.obs = NewLogObserver(p.log)
-	var err error
-	if p.facts, err = d.facts(); err != nil {
-		return p, err
-	}
-	if p.sockets, err = inheritedSockets(p.facts.Port, p.facts.NATPort); err != nil {
-		return p, err
-	}
-	control := os.NewFile(fdControl, fileControl)
-	listener, err := net.FileListener(control)
-	_ = control.Close()
+// tellParent tells `up` whether we have taken over.
+func tellParent(parent *net.UnixConn, err error) error {
+	text := string(sayReady)
 	if err != nil {
-		return p, fmt.Errorf("inherited control socket: %w", err)
+		text = fmt.Sprintf("%c%v\n", sayFailed, err)
 	}
-	var ok bool
-	if p.listener, ok = listener.(*net.UnixListener); !ok {
-		return p, errors.New("inherited control socket is no unix socket")
-	}
-	p.listener.SetUnlinkOnClose(false)
-	if p.handover, err = connOf(fdHandover); err != nil {
-		return p, fmt.Errorf("inherited handover socket: %w", err)
+	_, werr := io.WriteString(parent, text)
+	return errors.Join(werr, parent.Close())
+}
+
+// inheritParts prepares all that does not depend on what `up` is still doing.
+func inheritParts(o *BackgroundOptions, h *inheritance) (*parts, error) {
+	p, err := h.take(o.Dir, o.Name)
+	p.log = backgroundLog(p.dir)
+	p.obs = NewLogObserver(p.log)
+	if err != nil {
+		return &p, err
 	}
 	if p.tunnel, err = conf.Load(p.facts.Path); err != nil {
-		return p, err
+		return &p, err
 	}
 	if p.dp, err = o.Dataplane(p.tunnel); err != nil {
-		return p, err
+		return &p, err
 	}
 	// From now on its events are ours: none is lost when `up` closes its own.
 	_, err = p.dp.List(reqIDsOf(p.facts))
-	return p, err
+	return &p, err
 }
 
 // takeOver goes on where `up` stopped.
@@ -115,7 +124,7 @@ func takeOver(p *parts, err error) (*loop, error) {
 // would: the tunnel stays, because only `down` may let its traffic go in clear.
 func (l *loop) serveOn(ctx context.Context) error {
 	l.log.Info("the loop runs", "pid", os.Getpid())
-	err := l.run(ctx, forever)
+	err := l.runOn(ctx)
 	switch {
 	case errors.Is(err, errClosed):
 		l.log.Info("taken down")

@@ -63,7 +63,8 @@ func restrictFiles(root, path string, t *conf.Tunnel) (abi int, err error) {
 		landlock.RWDirs(root),
 		landlock.PathAccess(landlocksys.AccessFSRemoveDir, filepath.Dir(root)), // to remove root
 		landlock.RODirs(read...).IgnoreIfMissing(),
-		landlock.ROFiles("/etc/hosts", "/etc/nsswitch.conf", "/etc/localtime").IgnoreIfMissing(),
+		landlock.RODirs(libraries...).IgnoreIfMissing(),
+		landlock.ROFiles("/etc/ld.so.cache", "/etc/hosts", "/etc/nsswitch.conf", "/etc/localtime").IgnoreIfMissing(),
 		landlock.RWFiles(os.DevNull),
 	)
 	if errors.Is(err, unix.E2BIG) {
@@ -71,6 +72,9 @@ func restrictFiles(root, path string, t *conf.Tunnel) (abi int, err error) {
 	}
 	return abi, err
 }
+
+// libraries are for a next version of this program that is not linked statically.
+var libraries = []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64"}
 
 // resolverFolder is where resolv.conf lies: with most of those who write it not
 // in /etc itself.

@@ -22,6 +22,8 @@ const (
 	verbRekey  = "rekey"
 	verbClose  = "close" // what `down` asks for
 	verbOffer  = "offer" // of a negotiation, by another tunnel's loop
+	// verbRestart is answered in the end only if no other program took over.
+	verbRestart = "restart"
 )
 
 type request struct {
@@ -110,6 +112,9 @@ func (c *control) stopServing() {
 	c.accept.Wait()
 }
 
+// resume lets serve begin again.
+func (c *control) resume() { _ = c.listener.SetDeadline(time.Time{}) }
+
 // finish closes the listener, and gives those who wait for an answer that is
 // there the time to get it.
 func (c *control) finish() {
@@ -178,6 +183,8 @@ func (l *loop) serve(conn *net.UnixConn) {
 		if l.call(func() { accepted, err = l.offered(req.Claim) }) {
 			answer(response{Accepted: accepted}, err)
 		}
+	case verbRestart:
+		l.serveRestart(out, answer)
 	default:
 		answer(response{}, errors.New("unknown verb"))
 	}

@@ -90,13 +90,6 @@ func reenter(root, name string) (*dir, error) {
 	return d, nil
 }
 
-// inherited is a directory whose lock another process took and handed down.
-func inherited(root, name string, lock *os.File) *dir {
-	d := newDir(root, name)
-	d.lock = lock
-	return d
-}
-
 // withHostLock keeps other tunnels' processes from making and removing
 // directories meanwhile. The lock is on the run directory itself, so that it
 // leaves no file behind.

@@ -76,6 +76,9 @@ func (h *handover) start() {
 // stopReading leaves what is queued to whoever has the socket next.
 func (h *handover) stopReading() { _ = h.conn.SetReadDeadline(time.Unix(1, 0)) }
 
+// resume lets start begin again.
+func (h *handover) resume() { _ = h.conn.SetReadDeadline(time.Time{}) }
+
 func (h *handover) close() {
 	h.once.Do(func() {
 		close(h.stop)

@@ -78,6 +78,9 @@ type loop struct {
 	offers  atomic.Int32 // claims that other tunnels are being asked about
 
 	listening   bool
+	background  bool            // no terminal's process
+	settled     bool            // this process goes on with it
+	restarting  chan<- error    // gets why another program could not take over; nil: none is to
 	ending      bool            // it was opened only to be closed
 	onState     func()          // called when a peer comes or goes; may be nil
 	unsaved     map[string]bool // peers whose state file is older than the core

@@ -164,71 +164,19 @@ func (s *sockets) stopReading() {
 	}
 }
 
+// resumeReading lets readers begin again.
+func (s *sockets) resumeReading() {
+	for _, conn := range s.conns {
+		if conn != nil {
+			_ = conn.SetReadDeadline(time.Time{})
+		}
+	}
+}
+
 func (s *sockets) close() {
 	for _, conn := range s.conns {
 		if conn != nil {
 			_ = conn.Close()
 		}
 	}
-}
-
-// inheritance are duplicates of the descriptors to hand down, -1 where there is
-// no socket.
-func (s *sockets) inheritance() ([]int, error) {
-	fds := make([]int, 0, slotCount)
-	for _, conn := range s.conns {
-		fd := -1
-		if conn != nil {
-			var err error
-			if fd, err = dup(conn); err != nil {
-				closeAll(fds)
-				return nil, err
-			}
-		}
-		fds = append(fds, fd)
-	}
-	return fds, nil
-}
-
-// dup duplicates the descriptor of a connection. The File methods of package
-// net would do too, but starting a process with an os.File makes it blocking,
-// and that is a property of the socket: our readers could not be stopped.
-func dup(c syscall.Conn) (int, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	fd := -1
-	var failed error
-	err = raw.Control(func(old uintptr) { fd, failed = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
-	return fd, errors.Join(err, failed)
-}
-
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		if fd >= 0 {
-			_ = unix.Close(fd)
-		}
-	}
-}
-
-// inheritSockets takes over sockets that another process bound and prepared.
-func inheritSockets(files [slotCount]*os.File, port, natPort uint16) (*sockets, error) {
-	s := &sockets{ports: [2]uint16{port, natPort}}
-	for i, f := range files {
-		if f == nil {
-			continue
-		}
-		conn, err := net.FilePacketConn(f)
-		_ = f.Close()
-		if err != nil {
-			return nil, fmt.Errorf("inherited socket: %w", err)
-		}
-		udp, ok := conn.(*net.UDPConn)
-		if !ok {
-			return nil, errors.New("inherited socket is none of UDP")
-		}
-		s.conns[i] = udp
-	}
-	return s, nil
 }

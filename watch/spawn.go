@@ -13,20 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inheritVariable tells a background process which UDP sockets it was given:
-// a digit for each slot, 1 or 0.
-const inheritVariable = "IPSEC_QUICK_SOCKETS"
-
-// The descriptors of a background process after stdin, stdout and stderr.
-const (
-	fdSignal = iota + 3 // a stream socket: "go" one way, "ready" the other
-	fdLock
-	fdControl
-	fdHandover
-	fdSockets // and those after it, in the order of the slots that are set
-)
-
-// What goes over fdSignal.
+// What goes over the signal socket.
 const (
 	sayGo     = 'g'
 	sayReady  = 'r'
@@ -45,25 +32,17 @@ type background struct {
 
 // spawn starts the background process.
 func spawn(program string, p *parts) (*background, error) {
-	fds, err := p.sockets.inheritance()
-	defer func() { closeAll(fds) }()
+	h, err := bequeath(p.dir, p.sockets, p.listener, p.handover)
 	if err != nil {
 		return nil, err
 	}
-	mask := ""
-	for _, fd := range fds {
-		if fd < 0 {
-			mask += "0"
-		} else {
-			mask += "1"
-		}
-	}
+	defer h.close()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
 	}
-	defer unix.Close(pair[1])
-	signal, err := connOf(pair[0])
+	h.Signal = pair[1]
+	signal, err := adopt[*net.UnixConn](&pair[0], net.FileConn)
 	if err != nil {
 		return nil, err
 	}
@@ -77,24 +56,22 @@ func spawn(program string, p *parts) (*background, error) {
 		return nil, errors.Join(err, signal.Close())
 	}
 	defer crash.Close()
-	unixes := make([]int, 0, 2)
-	defer func() { closeAll(unixes) }()
-	for _, c := range []syscall.Conn{p.listener, p.handover} {
-		fd, err := dup(c)
-		if err != nil {
-			return nil, errors.Join(err, signal.Close())
+	files := []uintptr{null.Fd(), null.Fd(), crash.Fd()}
+	there := *h // the same by the numbers that they have there
+	there.Background = true
+	for _, fd := range there.all() {
+		if *fd >= 0 {
+			files = append(files, uintptr(*fd))
+			*fd = len(files) - 1
 		}
-		unixes = append(unixes, fd)
 	}
-	files := []uintptr{null.Fd(), null.Fd(), crash.Fd(), uintptr(pair[1]), p.dir.lock.Fd(), uintptr(unixes[0]), uintptr(unixes[1])}
-	for _, fd := range fds {
-		if fd >= 0 {
-			files = append(files, uintptr(fd))
-		}
+	variable, err := there.variable()
+	if err != nil {
+		return nil, errors.Join(err, signal.Close())
 	}
 	pid, err := syscall.ForkExec(program, []string{"ipsec-quick", "watch", p.dir.name}, &syscall.ProcAttr{
 		Dir:   "/", // keeps no file system busy
-		Env:   append(os.Environ(), inheritVariable+"="+mask),
+		Env:   append(os.Environ(), variable),
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true}, // no terminal's signals
 	})
@@ -102,21 +79,6 @@ func spawn(program string, p *parts) (*background, error) {
 		return nil, errors.Join(fmt.Errorf("start the loop in the background: %w", err), signal.Close())
 	}
 	return &background{pid: pid, signal: signal}, nil
-}
-
-// connOf makes a connection of a descriptor, which it takes.
-func connOf(fd int) (*net.UnixConn, error) {
-	f := os.NewFile(uintptr(fd), "signal")
-	defer f.Close()
-	conn, err := net.FileConn(f)
-	if err != nil {
-		return nil, err
-	}
-	u, ok := conn.(*net.UnixConn)
-	if !ok {
-		return nil, errors.New("inherited descriptor is no unix socket")
-	}
-	return u, nil
 }
 
 // abandon makes the process end without having touched anything, and waits for
@@ -154,20 +116,11 @@ func (b *background) takeOver() error {
 	return fmt.Errorf("the loop in the background: %s", strings.TrimSpace(string(text)))
 }
 
-// inheritedSockets are the UDP sockets that a background process was given.
-func inheritedSockets(port, natPort uint16) (*sockets, error) {
-	mask := os.Getenv(inheritVariable)
-	_ = os.Unsetenv(inheritVariable)
-	if len(mask) != int(slotCount) {
-		return nil, errors.New("this process was given no sockets")
+// thisProgram is our own file; /proc/self/exe where it was replaced meanwhile.
+func thisProgram() string {
+	path, err := os.Executable()
+	if err != nil || strings.HasSuffix(path, " (deleted)") {
+		return "/proc/self/exe"
 	}
-	var files [slotCount]*os.File
-	fd := uintptr(fdSockets)
-	for i := range mask {
-		if mask[i] == '1' {
-			files[i] = os.NewFile(fd, "udp")
-			fd++
-		}
-	}
-	return inheritSockets(files, port, natPort)
+	return path
 }

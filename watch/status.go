@@ -16,6 +16,7 @@ type Status struct {
 	Tunnel    string       `json:"tunnel"`
 	Dataplane string       `json:"dataplane"`
 	WatchPID  int          `json:"watch_pid"` // 0: the loop has died
+	Version   string       `json:"version"`   // of the loop; empty: it has died
 	Peers     []PeerStatus `json:"peers"`
 	Dropped   Dropped      `json:"dropped"`
 }
@@ -112,7 +113,7 @@ type Dropped struct {
 // status is that of a living loop.
 func (l *loop) status() *Status {
 	s := describe(l.tunnel, l.core, l.dp, l.now())
-	s.WatchPID = os.Getpid()
+	s.WatchPID, s.Version = os.Getpid(), Version()
 	s.Dropped.ESP = l.in.drops.esp.Load()
 	s.Dropped.Malformed += l.in.drops.runt.Load() + l.in.drops.noAddr.Load()
 	s.Dropped.Handover = l.drops.dropped

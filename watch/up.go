@@ -48,8 +48,16 @@ func Up(ctx context.Context, o Options) (Result, error) {
 		o.Dataplane = OpenDataplane
 	}
 	u := &upRun{o: o}
-	err := u.prepare()
+	again, err := u.inherit()
 	if err == nil {
+		err = u.prepare()
+	}
+	switch {
+	case err != nil:
+	case again:
+		u.lookForOthers()
+		err = u.stay(ctx)
+	default:
 		err = u.negotiate(ctx)
 	}
 	return u.result, err
@@ -101,11 +109,13 @@ func (u *upRun) prepare() (err error) {
 	if p.facts, err = newFacts(p.dir, t, before); err != nil {
 		return err
 	}
-	if p.sockets, err = bindSockets(t.Port, t.NATPort); err != nil {
-		return err
-	}
-	if err := p.listen(); err != nil {
-		return err
+	if p.sockets == nil {
+		if p.sockets, err = bindSockets(t.Port, t.NATPort); err != nil {
+			return err
+		}
+		if err := p.listen(); err != nil {
+			return err
+		}
 	}
 	if !u.o.Foreground {
 		u.spawn()
@@ -166,15 +176,6 @@ func (u *upRun) spawn() {
 		process, err := spawn(program, &p)
 		u.spawned <- spawned{process, err}
 	}()
-}
-
-// thisProgram is our own file; /proc/self/exe where it was replaced meanwhile.
-func thisProgram() string {
-	path, err := os.Executable()
-	if err != nil || strings.HasSuffix(path, " (deleted)") {
-		return "/proc/self/exe"
-	}
-	return path
 }
 
 // abandon ends the background process before it begins.
@@ -322,7 +323,7 @@ func (u *upRun) stay(ctx context.Context) error {
 		l.confine()
 	}
 	l.tellManager()
-	err := l.run(ctx, forever)
+	err := l.runOn(ctx)
 	if errors.Is(err, context.Canceled) {
 		notify("STOPPING=1")
 		l.close(nil, nil)

@@ -3,8 +3,13 @@ package watch
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -17,24 +22,49 @@ import (
 	"ipsec-quick/ike"
 )
 
-// testDirVariable makes the test's program a background process with this run
-// directory.
+// testDirVariable makes the test's program ipsec-quick, with this run directory.
 const testDirVariable = "IPSEC_QUICK_TEST_DIR"
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(confineVariable); path != "" {
 		os.Exit(confinedMain(path))
 	}
-	if root := os.Getenv(testDirVariable); root != "" && len(os.Args) == 3 && os.Args[1] == "watch" {
-		err := Background(BackgroundOptions{Name: os.Args[2], Dir: root, Dataplane: func(*conf.Tunnel) (apply.Dataplane, error) {
-			return newJournalled(filepath.Join(root, os.Args[2], fileJournal)), nil
-		}})
-		if err != nil {
-			os.Exit(1)
-		}
-		os.Exit(0)
+	root := os.Getenv(testDirVariable)
+	if root == "" || len(os.Args) < 2 || strings.HasPrefix(os.Args[1], "-test.") {
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+	if err := testProgram(root, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// testProgram is what of the command line the tests need.
+func testProgram(root string, args []string) error {
+	open := func(t *conf.Tunnel) (apply.Dataplane, error) {
+		return newJournalled(filepath.Join(root, t.Name, fileJournal)), nil
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer cancel()
+	switch {
+	case args[0] == "--version":
+		_, err := fmt.Println("ipsec-quick version test")
+		return err
+	case args[0] == "watch" && IsBackground():
+		return Background(BackgroundOptions{Name: args[1], Dir: root, Dataplane: open})
+	case args[0] == "watch":
+		return Watch(ctx, WatchOptions{Name: args[1], Log: log, Dir: root, Dataplane: open})
+	}
+	t, err := conf.Load(args[1])
+	if err != nil {
+		return err
+	}
+	_, err = Up(ctx, Options{
+		Tunnel: t, Observer: NewLogObserver(log), Log: log, Timeout: 5 * time.Second, Foreground: true, Dir: root, Dataplane: open,
+	})
+	return err
 }
 
 // journalled is a fake that has what a journal says was installed: what a
@@ -44,9 +74,9 @@ type journalled struct {
 	path string
 }
 
-// newJournalled does not hand out the SPIs that the first process did.
+// newJournalled does not hand out the SPIs that processes before it did.
 func newJournalled(path string) *journalled {
-	return &journalled{Dataplane: newFake(10_000), path: path}
+	return &journalled{Dataplane: newFake(10_000 + rand.IntN(50_000)), path: path}
 }
 
 // List fills the fake first.
@@ -65,11 +95,9 @@ func (j *journalled) List(ids []uint32) ([]apply.Installed, error) {
 		return nil, err
 	}
 	for _, id := range journal.SAs() {
-		direction := apply.In
-		for _, p := range journal.Policies() {
-			if p.SPI == id.SPI && p.Remote == id.Dst {
-				direction = apply.Out
-			}
+		direction := apply.Out
+		if id.Dst == netip.MustParseAddr("127.0.0.1") { // that of sites' first
+			direction = apply.In
 		}
 		_ = j.InstallSA(apply.SA{
 			SPI: id.SPI, Direction: direction, Src: id.Dst, Dst: id.Dst, ReqID: ids[0],

@@ -9,7 +9,7 @@ import (
 	"ipsec-quick/conf"
 )
 
-// WatchOptions are those of Watch. Name and Log have to be set.
+// WatchOptions are those of Watch and Revive. Name and Log have to be set.
 type WatchOptions struct {
 	Name string
 	Log  *slog.Logger
@@ -19,6 +19,7 @@ type WatchOptions struct {
 
 	Dir       string          // empty: RunDir
 	Dataplane DataplaneOpener // nil: OpenDataplane
+	Program   string          // as in Options
 }
 
 // Watch goes on, in this process, with a tunnel whose loop has died, and returns
@@ -32,26 +33,26 @@ func Watch(ctx context.Context, o WatchOptions) error {
 	if o.Dataplane == nil {
 		o.Dataplane = OpenDataplane
 	}
-	d, err := reenter(o.Dir, o.Name)
+	u := &upRun{o: Options{
+		Tunnel: &conf.Tunnel{Name: o.Name}, Observer: NewLogObserver(o.Log.With("tunnel", o.Name)), Log: o.Log,
+		Foreground: true, Dir: o.Dir, Dataplane: o.Dataplane,
+	}}
+	again, err := u.inherit()
+	if err == nil && !again {
+		u.parts.dir, err = reenter(o.Dir, o.Name)
+	}
 	if err != nil {
 		return err
 	}
-	t, err := standing(d)
-	if err != nil {
-		d.release()
+	if u.o.Tunnel, err = standing(u.parts.dir); err != nil {
+		u.parts.drop()
+		u.parts.dir.release()
 		return err
-	}
-	u := &upRun{
-		o: Options{
-			Tunnel: t, Observer: NewLogObserver(o.Log.With("tunnel", o.Name)), Log: o.Log, Foreground: true,
-			Dir: o.Dir, Dataplane: o.Dataplane,
-		},
-		parts: parts{dir: d},
 	}
 	if err := u.prepare(); err != nil {
 		return err
 	}
-	defer d.release()
+	defer u.parts.dir.release()
 	if o.Confine {
 		u.loop.confine()
 	}
@@ -76,4 +77,21 @@ func standing(d *dir) (*conf.Tunnel, error) {
 		return nil, ErrNotUp // what is left of it is for `up` and `down`
 	}
 	return conf.Load(f.Path)
+}
+
+// Revive starts the loop of a tunnel whose loop has died in the background, and
+// waits for no peer. The errors are those of Watch.
+func Revive(ctx context.Context, o WatchOptions) (Result, error) {
+	if o.Dir == "" {
+		o.Dir = RunDir
+	}
+	d := newDir(o.Dir, o.Name)
+	t, err := standing(d)
+	if err != nil {
+		return Result{}, err
+	}
+	return Up(ctx, Options{
+		Tunnel: t, Observer: NewLogObserver(o.Log.With("tunnel", o.Name)), Log: o.Log, KeepTrying: true,
+		Dir: o.Dir, Dataplane: o.Dataplane, Program: o.Program,
+	})
 }

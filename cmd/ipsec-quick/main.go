@@ -8,11 +8,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
+
+	"ipsec-quick/watch"
 )
 
 func main() {
@@ -43,14 +44,15 @@ func app(in io.Reader, out, errOut io.Writer) *cli.App {
 		Name:            "ipsec-quick",
 		Usage:           "IPsec tunnels, quickly",
 		Description:     "One TOML file is one tunnel: see ipsec-quick.toml(5). NAME stands for /etc/ipsec-quick/NAME.toml.",
-		Version:         version(),
+		Version:         watch.Version(),
 		HideHelpCommand: true,
 		Reader:          in,
 		Writer:          out,
 		ErrWriter:       errOut,
 		Commands: []*cli.Command{
 			upCommand(), downCommand(), statusCommand(), checkCommand(), rekeyCommand(),
-			genpskCommand(), genkeyCommand(), pubkeyCommand(), watchCommand(),
+			watchCommand(), restartCommand(),
+			genpskCommand(), genkeyCommand(), pubkeyCommand(),
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
@@ -62,27 +64,6 @@ func app(in io.Reader, out, errOut io.Writer) *cli.App {
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usage("%v", err) },
 		ExitErrHandler: func(*cli.Context, error) {}, // errors are printed in one place, run
 	}
-}
-
-// buildVersion is set by the Makefile, from git describe.
-var buildVersion string
-
-// version is what the build knows.
-func version() string {
-	if buildVersion != "" {
-		return buildVersion
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (v == "" || v == "(devel)") {
-			v = s.Value
-		}
-	}
-	return v
 }
 
 // command fills in what all commands have in common.

@@ -53,7 +53,7 @@ func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"dance"}, {"--dance"}, {"up"}, {"up", "a", "b"}, {"up", "a name"}, {"up", "office", "--dance"},
 		{"up", "office", "--timeout", "soon"}, {"up", "office", "--timeout=-1s"}, {"down"}, {"check"}, {"rekey"},
-		{"genpsk", "x"}, {"genkey", "--type", "rot13"}, {"pubkey", "a", "b"}, {"status", "a", "b"}, {"watch"}, {"watch", "a", "b"},
+		{"genpsk", "x"}, {"genkey", "--type", "rot13"}, {"pubkey", "a", "b"}, {"status", "a", "b"}, {"watch"}, {"watch", "a", "b"}, {"restart"},
 	} {
 		if code, out, errOut := invoke("", args...); code != exitUsage || out+errOut == "" {
 			t.Errorf("%q: exit status %d, %q", args, code, errOut)
@@ -183,7 +183,7 @@ func TestExitCodes(t *testing.T) {
 
 func TestShow(t *testing.T) {
 	now := time.Now()
-	s := &watch.Status{Tunnel: "office", Dataplane: "kernel", WatchPID: 812, Peers: []watch.PeerStatus{{
+	s := &watch.Status{Tunnel: "office", Dataplane: "kernel", WatchPID: 812, Version: "1.0", Peers: []watch.PeerStatus{{
 		Name: "branch", State: "established", Local: "192.0.2.1:500", Remote: "198.51.100.7:500", NAT: true,
 		IKE: watch.IKEStatus{
 			SPIi: "0011223344556677", SPIr: "8899aabbccddeeff", Proposal: "aes256gcm16-prfsha384-x25519",
@@ -201,7 +201,7 @@ func TestShow(t *testing.T) {
 	var b bytes.Buffer
 	showTunnel(&b, s)
 	for _, want := range []string{
-		"tunnel: office\n  data plane: kernel\n  loop: process 812\n\npeer: branch\n  state: established, 2 minutes, 3 seconds ago\n",
+		"tunnel: office\n  data plane: kernel\n  loop: process 812, version 1.0\n\npeer: branch\n  state: established, 2 minutes, 3 seconds ago\n",
 		"  endpoint: 198.51.100.7:500 from 192.0.2.1:500, through a NAT\n",
 		"  ike: aes256gcm16-prfsha384-x25519, 0011223344556677 8899aabbccddeeff, new keys in 2 hours",
 		"  child: c1a2b3c4 in, c4b3a2c1 out, aes256gcm16, tunnel mode\n    selectors: 10.1.0.0/16 === 10.2.0.0/16\n",
@@ -232,7 +232,9 @@ func TestDownOfNothing(t *testing.T) {
 	if code, _, errOut := invoke("", "status", "office"); code != exitOther || !strings.Contains(errOut, "is not up") {
 		t.Errorf("exit status %d, %q", code, errOut)
 	}
-	if code, _, errOut := invoke("", "watch", "office"); code != exitOther || !strings.Contains(errOut, "`ipsec-quick up office`") {
-		t.Errorf("exit status %d, %q", code, errOut)
+	for _, verb := range []string{"watch", "restart"} {
+		if code, _, errOut := invoke("", verb, "office"); code != exitOther || !strings.Contains(errOut, "`ipsec-quick up office`") {
+			t.Errorf("%s: exit status %d, %q", verb, code, errOut)
+		}
 	}
 }

@@ -14,7 +14,7 @@ func showTunnel(w io.Writer, s *watch.Status) {
 	fmt.Fprintf(w, "tunnel: %s\n", s.Tunnel)
 	fmt.Fprintf(w, "  data plane: %s\n", s.Dataplane)
 	if s.WatchPID != 0 {
-		fmt.Fprintf(w, "  loop: process %d\n", s.WatchPID)
+		fmt.Fprintf(w, "  loop: process %d, version %s\n", s.WatchPID, s.Version)
 	} else {
 		fmt.Fprintf(w, "  loop: dead; `ipsec-quick up %s` revives it\n", s.Tunnel)
 	}

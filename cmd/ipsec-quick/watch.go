@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"github.com/urfave/cli/v2"
@@ -30,10 +29,8 @@ func watchCommand() *cli.Command {
 			switch {
 			case errors.As(err, &running):
 				return alreadyUp(c, running, running.Path)
-			case errors.Is(err, watch.ErrNotUp):
-				return fmt.Errorf("%s %w: bring it up with `ipsec-quick up %s`", name, err, name)
 			case err != nil:
-				return fmt.Errorf("%s: %w", name, err)
+				return notUp(name, err)
 			}
 			return nil
 		},
