@@ -231,10 +231,10 @@ func TestHalfOpenBounded(t *testing.T) {
 	for i := range uint16(64) {
 		sa.collect(&wire.Message{MessageID: 1}, wire.SKF{Number: i + 1, Total: 64}, make([]byte, 1000))
 	}
-	if got := sa.fragments.size; got > maxReassemblyHalfOpen {
+	if got := sa.fragments.request.size; got > maxReassemblyHalfOpen {
 		t.Errorf("%d octets of fragments", got)
 	}
-	sa.fragments = nil
+	sa.fragments.request = nil
 	n.deliver(auth)
 	n.run(time.Second)
 	n.mustFlow()

@@ -23,12 +23,11 @@ type plaintext struct {
 // reassembly collects the fragments of one message (RFC 7383, Section 2.6). Only
 // authentic fragments get here.
 type reassembly struct {
-	id       uint32
-	response bool
-	total    uint16
-	first    wire.PayloadType
-	parts    map[uint16][]byte
-	size     int
+	id    uint32
+	total uint16
+	first wire.PayloadType
+	parts map[uint16][]byte
+	size  int
 }
 
 // decrypt opens the SK or SKF payload of a message. It returns nothing when the
@@ -59,12 +58,16 @@ func (e *Endpoint) decrypt(sa *ikeSA, d Datagram, m *wire.Message) (inner *plain
 
 // collect adds a fragment and returns the message when it is whole.
 func (sa *ikeSA) collect(m *wire.Message, p wire.SKF, data []byte) (inner *plaintext, whole bool) {
-	r := sa.fragments
+	slot := &sa.fragments.request
+	if m.Response {
+		slot = &sa.fragments.response
+	}
+	r := *slot
 	// A larger total means that the peer found a smaller path MTU and starts
 	// over; a smaller one is old.
-	if r == nil || r.id != m.MessageID || r.response != m.Response || p.Total > r.total {
-		r = &reassembly{id: m.MessageID, response: m.Response, total: p.Total, parts: map[uint16][]byte{}}
-		sa.fragments = r
+	if r == nil || r.id != m.MessageID || p.Total > r.total {
+		r = &reassembly{id: m.MessageID, total: p.Total, parts: map[uint16][]byte{}}
+		*slot = r
 	}
 	limit := maxReassembly
 	if !sa.authenticated() {
@@ -82,7 +85,7 @@ func (sa *ikeSA) collect(m *wire.Message, p wire.SKF, data []byte) (inner *plain
 	if len(r.parts) < int(r.total) {
 		return partial, false
 	}
-	sa.fragments = nil
+	*slot = nil
 	joined := make([]byte, 0, r.size)
 	for n := uint16(1); n <= r.total; n++ {
 		joined = append(joined, r.parts[n]...)

@@ -85,8 +85,8 @@ func TestReassembly(t *testing.T) {
 		give(i+1, maxFragments+1, strings.Repeat("x", 1000))
 		give(i+1, maxFragments, strings.Repeat("x", 1000))
 	}
-	if sa.fragments.size > maxReassembly || len(sa.fragments.parts) > maxFragments {
-		t.Errorf("%d octets in %d parts", sa.fragments.size, len(sa.fragments.parts))
+	if sa.fragments.request.size > maxReassembly || len(sa.fragments.request.parts) > maxFragments {
+		t.Errorf("%d octets in %d parts", sa.fragments.request.size, len(sa.fragments.request.parts))
 	}
 }
 

@@ -52,7 +52,8 @@ type ikeSA struct {
 	// What can be made again from the rest.
 	openCipher, sealCipher *suite.Cipher
 	pending                *pending
-	fragments              *reassembly
+	// A request and the response to ours may come at the same time.
+	fragments struct{ request, response *reassembly }
 }
 
 // handshake is what an IKE SA keeps between IKE_SA_INIT and the end of IKE_AUTH.
