@@ -61,8 +61,8 @@ func (t *ikeTask) request(e *Endpoint, sa *ikeSA) ([]wire.Payload, progress) {
 }
 
 func (t *ikeTask) response(e *Endpoint, sa *ikeSA, ps payloads) progress {
-	defer t.abort(e, sa)
-	p := e.peers[sa.Peer]
+	p, ke := e.peers[sa.Peer], t.KE
+	defer ke.Wipe() // not that of a second request
 	if n := ps.failure(); n != nil {
 		return t.refused(e, sa, n)
 	}
@@ -74,7 +74,7 @@ func (t *ikeTask) response(e *Endpoint, sa *ikeSA, ps payloads) progress {
 	}
 	var shared suite.Secret
 	if err == nil {
-		shared, err = t.KE.Shared(theirs.Data)
+		shared, err = ke.Shared(theirs.Data)
 	}
 	if err != nil {
 		t.retryLater(e, sa, err)
