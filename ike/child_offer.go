@@ -110,6 +110,7 @@ func (p *Peer) espOffer(inAuth bool) []suite.Proposal {
 // other tunnels of the host. It is not persistent: the peer asks again.
 type pending struct {
 	ref       uint64
+	old       *child // that it replaces, if any
 	allocated func(uint32, error)
 	installed func(error)
 	claimed   func(adopted bool)

@@ -63,6 +63,9 @@ func (e *Endpoint) createInCreateChild(sa *ikeSA, ps payloads, old *child) {
 		return
 	}
 	n.ni, n.nr = slices.Clone(ps.nonce()), nr
+	if t := sa.replacing(old); t != nil {
+		t.Rival = lowest(n.ni, n.nr) // ours may end before this one is installed
+	}
 	e.install(sa, n, wire.CreateChildSA, answer, old)
 }
 
@@ -145,7 +148,7 @@ func (p *Peer) wants(sa *ikeSA, ps payloads) bool {
 // install gets an SPI, installs the Child SA of a request, and answers when it
 // is there: before, the initiator's first packet would find nothing.
 func (e *Endpoint) install(sa *ikeSA, n negotiated, exchange wire.ExchangeType, answer []wire.Payload, old *child) {
-	ps := &pending{}
+	ps := &pending{old: old}
 	sa.pending = ps
 	fail := func(err error) {
 		sa.pending = nil
@@ -154,6 +157,12 @@ func (e *Endpoint) install(sa *ikeSA, n negotiated, exchange wire.ExchangeType, 
 			e.respond(sa, exchange, append(answer, wire.Notify{Kind: wire.NotifyNoAdditionalSAs})...)
 			e.endHandshake(sa)
 		} else {
+			if t := sa.replacing(old); t != nil {
+				t.Rival = nil
+			}
+			if old != nil && old.SoftAt.IsZero() {
+				old.SoftAt = e.now.Add(retryTemporary) // ours may have given way
+			}
 			e.refuseChild(sa, wire.NotifyTemporaryFailure) // what is there to be rekeyed stays
 		}
 	}
@@ -201,7 +210,9 @@ func (e *Endpoint) answerChild(sa *ikeSA, c *child, n negotiated, exchange wire.
 	all = append(all, wire.TS{Selectors: remote}, wire.TS{Responder: true, Selectors: local})
 	if old != nil {
 		old.ReplacedBy = c.SPIIn
-		e.rivalled(sa, old, c)
+		if t := sa.replacing(old); t != nil {
+			t.RivalSPI = c.SPIIn
+		}
 	}
 	// The first Child SA must have its policies before the initiator can send.
 	// One that replaces another takes over when that is deleted.

@@ -11,6 +11,7 @@ import (
 // SPIs, or the IKE SA (RFC 7296, Section 1.4.1).
 type deleteTask struct {
 	SPIs []uint32
+	Out  []uint32 // the peer's SPIs, of those that we have not got any more
 	IKE  bool
 	Err  string // why, for the operator
 }
@@ -133,6 +134,9 @@ func (e *Endpoint) deletedChildren(sa *ikeSA, spis []uint32) []uint32 {
 	var ours []uint32
 	for _, spi := range spis {
 		c := sa.byOutbound(spi)
+		if t, ok := sa.Send.Active.(*childTask); ok && c == nil && sa.Send.Request != nil && len(t.Deleted) < maxDeleted {
+			t.Deleted = append(t.Deleted, spi)
+		}
 		if c == nil || c.State == childRetiring {
 			continue
 		}
@@ -141,14 +145,11 @@ func (e *Endpoint) deletedChildren(sa *ikeSA, spis []uint32) []uint32 {
 		}
 		ours = append(ours, c.SPIIn)
 		next := sa.Children[c.ReplacedBy]
-		if next == nil && e.replacing(sa, c) {
-			// Our rekey of it is under way: it keeps receiving until that is done.
-			next = c
-		}
 		switch {
-		case next == c:
+		case next == nil && sa.replacing(c) != nil:
+			// Our rekey of it is under way. Some peers delete it as soon as they
+			// have answered, and their answer may come later than that.
 			e.retire(c)
-			e.release(sa, c)
 		case next != nil && next.State == childLive:
 			if e.state.Peers[sa.Peer].Outbound == c.SPIIn {
 				e.activate(sa, next)
@@ -169,10 +170,13 @@ func (e *Endpoint) deletedChildren(sa *ikeSA, spis []uint32) []uint32 {
 	return ours
 }
 
-// replacing reports whether our request to rekey a Child SA waits for its answer.
-func (e *Endpoint) replacing(sa *ikeSA, c *child) bool {
-	t, ok := sa.Send.Active.(*childTask)
-	return ok && t.Old == c.SPIIn && sa.Send.Request != nil
+// closing reports whether our DELETE of a Child SA that we removed, by the
+// peer's SPI, is under way.
+func (sa *ikeSA) closing(spi uint32) bool {
+	return slices.ContainsFunc(sa.Send.tasks(), func(t task) bool {
+		d, ok := t.(*deleteTask)
+		return ok && slices.Contains(d.Out, spi)
+	})
 }
 
 // deletedByPeer acts on the peer's DELETE of the IKE SA.

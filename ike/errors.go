@@ -71,12 +71,13 @@ func (e *LocalError) Unwrap() error { return e.Err }
 
 // The ends of an IKE SA that are nobody's failure.
 var (
-	errPeerDeleted = errors.New("the peer deleted the IKE SA")
-	errExpired     = errors.New("the IKE SA reached its hard lifetime")
-	errReplaced    = errors.New("the peer opened a new IKE SA")
-	errNoChild     = errors.New("the peer answered IKE_AUTH without a Child SA")
-	errEAP         = errors.New("it wants EAP, which is not supported here")
-	errMode        = errors.New("the peer insists on tunnel mode: set mode = \"tunnel\" here or transport mode there")
+	errPeerDeleted  = errors.New("the peer deleted the IKE SA")
+	errExpired      = errors.New("the IKE SA reached its hard lifetime")
+	errReplaced     = errors.New("the peer opened a new IKE SA")
+	errChildDeleted = errors.New("the peer deleted the new Child SA before its answer came")
+	errNoChild      = errors.New("the peer answered IKE_AUTH without a Child SA")
+	errEAP          = errors.New("it wants EAP, which is not supported here")
+	errMode         = errors.New("the peer insists on tunnel mode: set mode = \"tunnel\" here or transport mode there")
 )
 
 // Refused reports whether an error is a peer's refusal, or ours of the peer:

@@ -226,10 +226,10 @@ func (e *Endpoint) expire(ev Expire) {
 	}
 	ps.Expires.Hard++
 	e.report(sa, nil, "hard limit of the Child SA %08x", c.SPIIn)
-	spi := c.SPIIn
+	e.unreplace(sa, c)
 	e.removeChild(sa, c)
 	e.save(sa.Peer)
-	e.submit(sa, &deleteTask{SPIs: []uint32{spi}})
+	e.submit(sa, &deleteTask{SPIs: []uint32{c.SPIIn}, Out: []uint32{c.SPIOut}})
 }
 
 // elapse does what time has brought about.

@@ -30,7 +30,13 @@ type childTask struct {
 	// ours was under way (RFC 7296, Section 2.8.1), and what it made.
 	Rival    []byte
 	RivalSPI uint32
+	// Deleted are SPIs of the peer that we don't know, and that it deleted while
+	// its answer was on its way: the SA that the answer makes may be among them.
+	Deleted []uint32
 }
+
+// maxDeleted bounds Deleted. One answer makes one SA.
+const maxDeleted = 16
 
 // retryTemporary bounds the wait after TEMPORARY_FAILURE.
 const retryTemporary = 2 * time.Second
@@ -43,13 +49,16 @@ func (t *childTask) abort(e *Endpoint, sa *ikeSA) {
 	}
 	if c := sa.Children[t.Old]; c != nil {
 		c.Rekeying = false
+		if c.State == childRetiring {
+			e.release(sa, c) // it waited for what we would make
+		}
 	}
 }
 
 func (t *childTask) request(e *Endpoint, sa *ikeSA) ([]wire.Payload, progress) {
 	p := e.peers[sa.Peer]
 	old := sa.Children[t.Old]
-	if t.Old != 0 && (old == nil || old.State != childLive || old.ReplacedBy != 0) {
+	if t.Old != 0 && (old == nil || old.State != childLive || old.ReplacedBy != 0 || sa.pending != nil && sa.pending.old == old) {
 		t.abort(e, sa)
 		return nil, finished // the peer was faster
 	}
@@ -121,16 +130,25 @@ func (t *childTask) response(e *Endpoint, sa *ikeSA, ps payloads) progress {
 	case hasKE:
 		return t.failed(e, sa, errSyntax)
 	}
-	if answer, _ := ps.sa(); hasKE != choseKE(answer) {
+	answer, _ := ps.sa()
+	if hasKE != choseKE(answer) {
 		return t.failed(e, sa, errSyntax)
+	}
+	if len(answer.Proposals) == 1 && slices.ContainsFunc(t.Deleted, func(spi uint32) bool {
+		return slices.Equal(answer.Proposals[0].SPI, binary.BigEndian.AppendUint32(nil, spi))
+	}) {
+		t.abort(e, sa)
+		e.rekeyLater(sa, old)
+		e.childFailed(sa, errChildDeleted)
+		return finished
 	}
 	if t.KE != nil {
 		t.KE.Wipe()
 		t.KE = nil
 	}
 	pr := t.accept(e, sa, ps, match, t.Nonce, slices.Clone(ps.nonce()), shared)
-	if pr == finished && old != nil {
-		old.Rekeying = false
+	if pr == finished {
+		t.abort(e, sa)
 		e.rekeyLater(sa, old)
 	}
 	return pr
@@ -229,9 +247,6 @@ func (t *childTask) allocated(e *Endpoint, sa *ikeSA, spi uint32, err error) {
 // installed finishes the rekey: the new Child SA is in place.
 func (t *childTask) installed(e *Endpoint, sa *ikeSA, err error) {
 	c, old := sa.Children[t.SPI], sa.Children[t.Old]
-	if old != nil {
-		old.Rekeying = false
-	}
 	switch {
 	case c == nil || c.State != childInstalling:
 		// It was removed meanwhile: by Close, or by a DELETE of the peer.
@@ -248,6 +263,7 @@ func (t *childTask) installed(e *Endpoint, sa *ikeSA, err error) {
 	default:
 		e.replace(sa, old, c)
 	}
+	t.abort(e, sa)
 	e.finish(sa)
 }
 
@@ -269,6 +285,8 @@ func (e *Endpoint) respondRekeyChild(sa *ikeSA, ps payloads, n *wire.Notify) {
 		old = sa.byOutbound(binary.BigEndian.Uint32(n.SPI))
 	}
 	switch {
+	case old == nil && len(n.SPI) == 4 && sa.closing(binary.BigEndian.Uint32(n.SPI)):
+		e.refuseChild(sa, wire.NotifyTemporaryFailure) // RFC 7296, Section 2.25.1
 	case old == nil || old.State == childRetiring:
 		e.respond(sa, wire.CreateChildSA, wire.Notify{Kind: wire.NotifyChildSANotFound, Protocol: wire.ProtocolESP, SPI: n.SPI})
 	case old.State != childLive || old.ReplacedBy != 0:
@@ -278,12 +296,12 @@ func (e *Endpoint) respondRekeyChild(sa *ikeSA, ps payloads, n *wire.Notify) {
 	}
 }
 
-// rivalled tells our own rekey of a Child SA, if one is under way, that the peer
-// rekeyed it too.
-func (e *Endpoint) rivalled(sa *ikeSA, old, c *child) {
-	if t, ok := sa.Send.Active.(*childTask); ok && t.Old == old.SPIIn && sa.Send.Request != nil {
-		t.Rival, t.RivalSPI = c.LowestNonce, c.SPIIn
+// replacing is our own rekey of a Child SA that the peer was asked for, or nil.
+func (sa *ikeSA) replacing(old *child) *childTask {
+	if t, ok := sa.Send.Active.(*childTask); ok && old != nil && t.Old == old.SPIIn && t.Nonce != nil {
+		return t
 	}
+	return nil
 }
 
 // rekeyChild starts to rekey one Child SA, unless that is under way.
