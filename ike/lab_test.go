@@ -31,7 +31,9 @@ type host struct {
 	said                 []Action           // Established, Lost, Closed, Report, Unclaimed
 	failSPI, failInstall bool
 	noResolve            bool
-	mute                 bool       // Resolve is not answered
+	mute                 bool // Resolve is not answered
+	slow                 bool // answers come later, from late
+	late                 []Event
 	resolved             netip.Addr // of the peer, if it is not the other host's own
 	keepalives           int
 	// claim answers Unclaimed for an IKE_AUTH request: another tunnel adopted it.
@@ -126,7 +128,9 @@ func (n *network) step(h *host, ev Event) {
 		actions := h.e.Step(n.now, events[0])
 		events = events[1:]
 		for _, a := range actions {
-			if answer := h.do(n, a); answer != nil {
+			if answer := h.do(n, a); answer != nil && h.slow {
+				h.late = append(h.late, answer)
+			} else if answer != nil {
 				events = append(events, answer)
 			}
 			if n.flowing {
@@ -268,11 +272,19 @@ func (n *network) deliver(s Send) {
 			to = inner
 		}
 	}
+	if h := n.at(to.Addr()); h != nil {
+		n.step(h, Datagram{Local: to, Remote: from, NATT: s.NATT, Data: slices.Clone(s.Data)})
+	}
+}
+
+// at is the host with an address, if any.
+func (n *network) at(a netip.Addr) *host {
 	for _, h := range n.hosts {
-		if h.addr == to.Addr() {
-			n.step(h, Datagram{Local: to, Remote: from, NATT: s.NATT, Data: slices.Clone(s.Data)})
+		if h.addr == a {
+			return h
 		}
 	}
+	return nil
 }
 
 // run lets time pass, with all that it brings about.
