@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"ipsec-quick/ike/wire"
 )
 
 // maxFuzzSAs bounds what two hosts may have installed, whatever happens: a few
@@ -175,6 +177,32 @@ func FuzzRestore(f *testing.F) {
 				if _, err := e.Snapshot(peer); err != nil {
 					t.Fatal(err)
 				}
+			}
+		}
+	})
+}
+
+// FuzzClaim gives the core half-open IKE SAs of other tunnels, with the IKE_AUTH
+// request to them: what is not accepted leaves nothing, and what is accepted is
+// established or gone after half a minute.
+func FuzzClaim(f *testing.F) {
+	f.Fuzz(func(t *testing.T, sa []byte, first uint8, request []byte) {
+		n := newNetwork(t, 2, nil)
+		n.drop = func(Send) bool { return true }
+		h := n.b()
+		claim := Claim{
+			Datagram: Datagram{Local: ipPort(addrB), Remote: ipPort(addrA)},
+			SA:       sa, First: wire.PayloadType(first), Request: request,
+		}
+		accepts := h.e.Accepts(claim)
+		n.step(h, Adopt{claim})
+		if got := len(h.e.LocalSPIs()); got > 1 || got > 0 && !accepts {
+			t.Fatalf("%d IKE SAs; accepted: %t", got, accepts)
+		}
+		n.run(halfOpenFor)
+		for _, sa := range h.e.state.SAs {
+			if !sa.authenticated() {
+				t.Fatalf("half open for ever:\n%s", n.log())
 			}
 		}
 	})

@@ -143,7 +143,7 @@ func allowed(conn *net.UnixConn) bool {
 
 // serve answers one request. If the loop ends over it there is no answer: the
 // client asks whoever runs the loop then.
-func (l *loop) serve(conn *net.UnixConn) {
+func (l *loop) serve(conn net.Conn) {
 	_ = conn.SetReadDeadline(time.Now().Add(requestTimeout))
 	var req request
 	if err := json.NewDecoder(io.LimitReader(conn, maxRequest)).Decode(&req); err != nil {
@@ -191,7 +191,7 @@ func (l *loop) serve(conn *net.UnixConn) {
 }
 
 // serveClose closes the tunnel and reports each change that is undone.
-func (l *loop) serveClose(conn *net.UnixConn, out *json.Encoder, answer func(response, error)) {
+func (l *loop) serveClose(conn net.Conn, out *json.Encoder, answer func(response, error)) {
 	changes, done := make(chan string, 64), make(chan error, 1)
 	if !l.call(func() { l.close(func(s string) { changes <- s }, func(err error) { done <- err }) }) {
 		return // the loop has ended or is another process's by now: the client asks again
