@@ -21,7 +21,7 @@ MANDIR   ?= $(PREFIX)/share/man
 FUZZTIME ?= 10s
 FUZZ     ?= ...
 LABTIME  ?= 900
-SOAK     ?= ^Test(Soak|StrongSwanRekeys|Kill)$$
+SOAK     ?= ^Test(Soak|StrongSwanRekeys|Kill|ManyExpires|ClockStep)$$
 SOAKTIME ?= 14400
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)

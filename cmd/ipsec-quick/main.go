@@ -51,7 +51,7 @@ func app(in io.Reader, out, errOut io.Writer) *cli.App {
 		ErrWriter:       errOut,
 		Commands: []*cli.Command{
 			upCommand(), downCommand(), statusCommand(), checkCommand(), rekeyCommand(),
-			monitorCommand(), watchCommand(), restartCommand(),
+			watchCommand(), restartCommand(),
 			genpskCommand(), genkeyCommand(), pubkeyCommand(),
 		},
 		Action: func(c *cli.Context) error {

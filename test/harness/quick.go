@@ -108,7 +108,7 @@ func NewQuick(t testing.TB, h *Host, name, toml string) *Quick {
 			}
 		}
 		if t.Failed() {
-			t.Logf("ipsec-quick in %s:\n%s\n%s", h.Name, toml, tail(q.said.String(), 300))
+			t.Logf("ipsec-quick in %s:\n%s\n%s", h.Name, tail(toml, 60), tail(q.said.String(), 300))
 			t.Logf("%s: xfrm:\n%s", h.Name, q.Host.Exec("sh", "-c", "ip -s xfrm state; ip xfrm policy").Stdout)
 		}
 	})
