@@ -111,6 +111,7 @@ func (p *Peer) espOffer(inAuth bool) []suite.Proposal {
 type pending struct {
 	ref       uint64
 	old       *child // that it replaces, if any
+	lowest    []byte // nonce
 	allocated func(uint32, error)
 	installed func(error)
 	claimed   func(adopted bool)

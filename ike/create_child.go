@@ -63,9 +63,6 @@ func (e *Endpoint) createInCreateChild(sa *ikeSA, ps payloads, old *child) {
 		return
 	}
 	n.ni, n.nr = slices.Clone(ps.nonce()), nr
-	if t := sa.replacing(old); t != nil {
-		t.Rival = lowest(n.ni, n.nr) // ours may end before this one is installed
-	}
 	e.install(sa, n, wire.CreateChildSA, answer, old)
 }
 
@@ -148,7 +145,10 @@ func (p *Peer) wants(sa *ikeSA, ps payloads) bool {
 // install gets an SPI, installs the Child SA of a request, and answers when it
 // is there: before, the initiator's first packet would find nothing.
 func (e *Endpoint) install(sa *ikeSA, n negotiated, exchange wire.ExchangeType, answer []wire.Payload, old *child) {
-	ps := &pending{old: old}
+	ps := &pending{old: old, lowest: lowest(n.ni, n.nr)}
+	if t := sa.replacing(old); t != nil {
+		t.Rival = ps.lowest // ours may end before this one is installed
+	}
 	sa.pending = ps
 	fail := func(err error) {
 		sa.pending = nil
@@ -159,9 +159,6 @@ func (e *Endpoint) install(sa *ikeSA, n negotiated, exchange wire.ExchangeType, 
 		} else {
 			if t := sa.replacing(old); t != nil {
 				t.Rival = nil
-			}
-			if old != nil && old.SoftAt.IsZero() {
-				old.SoftAt = e.now.Add(retryTemporary) // ours may have given way
 			}
 			e.refuseChild(sa, wire.NotifyTemporaryFailure) // what is there to be rekeyed stays
 		}

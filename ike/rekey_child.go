@@ -58,7 +58,7 @@ func (t *childTask) abort(e *Endpoint, sa *ikeSA) {
 func (t *childTask) request(e *Endpoint, sa *ikeSA) ([]wire.Payload, progress) {
 	p := e.peers[sa.Peer]
 	old := sa.Children[t.Old]
-	if t.Old != 0 && (old == nil || old.State != childLive || old.ReplacedBy != 0 || sa.pending != nil && sa.pending.old == old) {
+	if t.Old != 0 && (old == nil || old.State != childLive || old.ReplacedBy != 0) {
 		t.abort(e, sa)
 		return nil, finished // the peer was faster
 	}
@@ -73,6 +73,9 @@ func (t *childTask) request(e *Endpoint, sa *ikeSA) ([]wire.Payload, progress) {
 	if old != nil {
 		ps = append(ps, wire.Notify{Kind: wire.NotifyRekeySA, Protocol: wire.ProtocolESP, SPI: binary.BigEndian.AppendUint32(nil, old.SPIIn)})
 		t.Unsure = e.unconfirmed(sa, old)
+		if sa.pending != nil && sa.pending.old == old {
+			t.Rival = sa.pending.lowest
+		}
 		t.LocalTS, t.RemoteTS, t.Transport = old.LocalTS, old.RemoteTS, old.Transport
 	}
 	proposals := p.espOffer(false)

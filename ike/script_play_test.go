@@ -110,7 +110,7 @@ func (p *play) event(text string) error {
 		p.n.flowing = p.n.flowing && verb == "soft"
 		c := p.child(p, h, what)
 		p.n.step(h, Expire{Child: c.InID(), Hard: verb == "hard"})
-	case "allocates", "installs":
+	case "allocates", "installs", "fails":
 		return p.late(h, verb)
 	case "gets", "loses":
 		return p.message(h, verb, what)
@@ -174,7 +174,11 @@ func (p *play) late(h *host, verb string) error {
 		return errors.New("the data plane was not asked")
 	}
 	ev := h.late[0]
-	if _, installed := ev.(Installed); installed != (verb == "installs") {
+	allocated, ok := ev.(SPIAllocated)
+	switch {
+	case verb == "fails" && ok:
+		ev = SPIAllocated{Ref: allocated.Ref, Err: errors.New("no SPI")}
+	case ok != (verb == "allocates"):
 		return fmt.Errorf("the data plane was asked for %T", ev)
 	}
 	h.late = h.late[1:]

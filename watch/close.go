@@ -56,6 +56,9 @@ func (l *loop) closeStep() (finished bool, err error) {
 		return false, nil
 	}
 	err = l.teardown()
+	if err == nil {
+		l.dismissAll(nil)
+	}
 	for _, done := range l.closing.done {
 		done(err)
 	}

@@ -24,6 +24,7 @@ const (
 	verbOffer  = "offer" // of a negotiation, by another tunnel's loop
 	// verbRestart is answered in the end only if no other program took over.
 	verbRestart = "restart"
+	verbMonitor = "monitor" // answered with events
 )
 
 type request struct {
@@ -34,12 +35,13 @@ type request struct {
 }
 
 type response struct {
-	Change   string  `json:"change,omitempty"` // a change to this host as it was made
-	Status   *Status `json:"status,omitempty"`
-	Accepted bool    `json:"accepted,omitempty"`
-	Error    string  `json:"error,omitempty"`
-	TimedOut bool    `json:"timed_out,omitempty"` // the kind of Error
-	Done     bool    `json:"done,omitempty"`
+	Change   string        `json:"change,omitempty"` // a change to this host as it was made
+	Event    *MonitorEvent `json:"event,omitempty"`
+	Status   *Status       `json:"status,omitempty"`
+	Accepted bool          `json:"accepted,omitempty"`
+	Error    string        `json:"error,omitempty"`
+	TimedOut bool          `json:"timed_out,omitempty"` // the kind of Error
+	Done     bool          `json:"done,omitempty"`
 }
 
 const (
@@ -185,6 +187,8 @@ func (l *loop) serve(conn net.Conn) {
 		}
 	case verbRestart:
 		l.serveRestart(out, answer)
+	case verbMonitor:
+		l.serveMonitor(conn, out, answer)
 	default:
 		answer(response{}, errors.New("unknown verb"))
 	}
@@ -221,16 +225,8 @@ func (l *loop) serveClose(conn net.Conn, out *json.Encoder, answer func(response
 // gets those before it. The error is ErrNotUp or ErrNoLoop if there is none, and
 // os.ErrDeadlineExceeded if it says nothing for the timeout.
 func ask(d *dir, req *request, timeout time.Duration, onChange func(string)) (*response, error) {
-	raw, err := net.DialTimeout("unix", d.file(fileControl), timeout)
-	switch {
-	case errors.Is(err, syscall.ENOENT):
-		if _, err := os.Lstat(d.path); err != nil {
-			return nil, ErrNotUp
-		}
-		return nil, ErrNoLoop
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return nil, ErrNoLoop
-	case err != nil:
+	raw, err := dial(d, timeout)
+	if err != nil {
 		return nil, err
 	}
 	defer raw.Close()
@@ -244,7 +240,7 @@ func ask(d *dir, req *request, timeout time.Duration, onChange func(string)) (*r
 	for {
 		r := new(response)
 		if err := in.Decode(r); err != nil {
-			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
+			if hungUp(err) {
 				return nil, ErrNoLoop // it died over it
 			}
 			return nil, err
@@ -259,4 +255,20 @@ func ask(d *dir, req *request, timeout time.Duration, onChange func(string)) (*r
 			return nil, err
 		}
 	}
+}
+
+// dial connects to a tunnel's loop. The error is ErrNotUp or ErrNoLoop if there
+// is none.
+func dial(d *dir, timeout time.Duration) (net.Conn, error) {
+	conn, err := net.DialTimeout("unix", d.file(fileControl), timeout)
+	switch {
+	case errors.Is(err, syscall.ENOENT):
+		if _, err := os.Lstat(d.path); err != nil {
+			return nil, ErrNotUp
+		}
+		return nil, ErrNoLoop
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nil, ErrNoLoop
+	}
+	return conn, err
 }

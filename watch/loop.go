@@ -87,6 +87,7 @@ type loop struct {
 	fault       error           // the data plane cannot carry what was negotiated
 	closing     *closing
 	rekeys      []*rekeyWait
+	monitors    map[*monitor]bool
 	reconcileAt time.Time
 	watchdog    *watchdog
 }
@@ -122,11 +123,14 @@ func (l *loop) settle() {
 		ev := l.queue[0]
 		l.queue = l.queue[1:]
 		l.trace("event", ev)
+		l.tellEvent(ev)
 		actions := l.core.Step(l.now(), ev)
 		l.register() // before anything is sent that an answer could come to
 		for _, a := range actions {
 			l.trace("action", a)
+			carried := l.carried(a)
 			l.carryOut(a)
+			l.tellAction(ev, a, carried)
 		}
 	}
 	l.queue = nil
@@ -243,6 +247,7 @@ func (l *loop) happened(ev apply.Event) {
 		l.push(ike.Mapping{Child: ike.ChildID{Dst: ev.Dst, SPI: ev.SPI}, Remote: ev.New})
 	case apply.Overrun:
 		l.log.Warn("the data plane's events came faster than they were read; comparing")
+		l.tell(MonitorEvent{Event: EventOverrun})
 		l.catchUp()
 	}
 }
@@ -296,6 +301,7 @@ func (l *loop) stop() error {
 // release frees what this process holds and leaves the tunnel as it is.
 func (l *loop) release() {
 	l.cancel()
+	l.dismissAll(errEnds)
 	close(l.in.stop)
 	l.control.finish()
 	l.hand.close()

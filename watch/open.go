@@ -82,7 +82,7 @@ func open(p parts, leftovers bool) (*loop, error) {
 		in:      inbox{out: make(chan ike.Datagram, datagramQueue), stop: make(chan struct{})},
 		answers: make(chan answer), calls: make(chan func()),
 		peers: map[string]*peer{}, byReqID: map[uint32]*peer{},
-		protect: map[apply.Selector]apply.Policy{}, spis: map[wire.SPI]bool{}, unsaved: map[string]bool{},
+		protect: map[apply.Selector]apply.Policy{}, spis: map[wire.SPI]bool{}, unsaved: map[string]bool{}, monitors: map[*monitor]bool{},
 		control: newControl(p.listener), ending: p.ending,
 	}
 	var err error

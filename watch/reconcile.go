@@ -106,6 +106,7 @@ func (l *loop) redate(peers map[string]bool) {
 	names := slices.Sorted(maps.Keys(peers))
 	l.log.Warn("the clock was set: the Child SAs get new keys, which count from the new time", "peers", names)
 	for _, name := range names {
+		l.tell(MonitorEvent{Event: EventClock, Peer: name})
 		l.push(ike.RekeyChild{Peer: name})
 	}
 }

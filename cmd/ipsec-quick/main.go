@@ -51,7 +51,7 @@ func app(in io.Reader, out, errOut io.Writer) *cli.App {
 		ErrWriter:       errOut,
 		Commands: []*cli.Command{
 			upCommand(), downCommand(), statusCommand(), checkCommand(), rekeyCommand(),
-			watchCommand(), restartCommand(),
+			monitorCommand(), watchCommand(), restartCommand(),
 			genpskCommand(), genkeyCommand(), pubkeyCommand(),
 		},
 		Action: func(c *cli.Context) error {

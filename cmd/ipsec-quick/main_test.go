@@ -53,7 +53,7 @@ func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"dance"}, {"--dance"}, {"up"}, {"up", "a", "b"}, {"up", "a name"}, {"up", "office", "--dance"},
 		{"up", "office", "--timeout", "soon"}, {"up", "office", "--timeout=-1s"}, {"down"}, {"check"}, {"rekey"},
-		{"genpsk", "x"}, {"genkey", "--type", "rot13"}, {"pubkey", "a", "b"}, {"status", "a", "b"}, {"watch"}, {"watch", "a", "b"}, {"restart"},
+		{"genpsk", "x"}, {"genkey", "--type", "rot13"}, {"pubkey", "a", "b"}, {"status", "a", "b"}, {"watch"}, {"watch", "a", "b"}, {"restart"}, {"monitor"},
 	} {
 		if code, out, errOut := invoke("", args...); code != exitUsage || out+errOut == "" {
 			t.Errorf("%q: exit status %d, %q", args, code, errOut)
@@ -232,9 +232,40 @@ func TestDownOfNothing(t *testing.T) {
 	if code, _, errOut := invoke("", "status", "office"); code != exitOther || !strings.Contains(errOut, "is not up") {
 		t.Errorf("exit status %d, %q", code, errOut)
 	}
-	for _, verb := range []string{"watch", "restart"} {
+	for _, verb := range []string{"watch", "restart", "monitor"} {
 		if code, _, errOut := invoke("", verb, "office"); code != exitOther || !strings.Contains(errOut, "`ipsec-quick up office`") {
 			t.Errorf("%s: exit status %d, %q", verb, code, errOut)
+		}
+	}
+}
+
+func TestEventLine(t *testing.T) {
+	const at = "2026-11-23T12:34:56.789Z"
+	for want, ev := range map[string]watch.MonitorEvent{
+		"branch  soft limit of c0000003 reached: time 3000 s of 3000 s": {Event: watch.EventSoft, SPI: "c0000003", Limit: "time", Used: 3000, Soft: 3000},
+		"branch  soft limit of c0000003 reached: packets 9 of 8":        {Event: watch.EventSoft, SPI: "c0000003", Limit: "packets", Used: 9, Soft: 8},
+		"branch  soft limit of c0000003 reached":                        {Event: watch.EventSoft, SPI: "c0000003"},
+		"branch  hard limit of c0000003 reached: it is gone":            {Event: watch.EventHard, SPI: "c0000003"},
+		"branch  new SAs c1 in, c2 out":                                 {Event: watch.EventInstalled, SPIIn: "c1", SPIOut: "c2"},
+		"branch  packets leave through c2":                              {Event: watch.EventSwitched, SPIIn: "c1", SPIOut: "c2"},
+		"branch  old SAs c1 in, c2 out removed":                         {Event: watch.EventRemoved, SPIIn: "c1", SPIOut: "c2"},
+		"branch  old SAs c1 in, c2 out removed; received 1 packet, 1.00 KiB; sent 0 packets, 0 B": {
+			Event: watch.EventRemoved, SPIIn: "c1", SPIOut: "c2", Carried: &watch.Carried{PacketsIn: 1, BytesIn: 1024}},
+		"branch  CREATE_CHILD_SA request to 192.0.2.2:500 [SA]": {Event: watch.EventMessage, Exchange: "CREATE_CHILD_SA", Text: "request to 192.0.2.2:500 [SA]"},
+		"branch  lost: no answer":                               {Event: watch.EventLost, Error: "no answer"},
+	} {
+		ev.Time, ev.Tunnel, ev.Peer = at, "office", "branch"
+		got := eventLine(&ev)
+		if clock, text, _ := strings.Cut(got, " "); !strings.HasSuffix(clock, ":56.789") || text != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	for _, kind := range []watch.EventKind{
+		watch.EventWatching, watch.EventInterrupted, watch.EventDown, watch.EventAcquire, watch.EventMapping, watch.EventOverrun,
+		watch.EventClock, watch.EventReport, watch.EventMoved, watch.EventEstablished,
+	} {
+		if got := eventLine(&watch.MonitorEvent{Time: at, Tunnel: "office", Event: kind, Text: "x"}); !strings.Contains(got, " office  ") || strings.HasSuffix(got, "  ") {
+			t.Errorf("%s: %q", kind, got)
 		}
 	}
 }
