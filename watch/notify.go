@@ -8,6 +8,10 @@ import (
 	"time"
 )
 
+// notifyTimeout is how long the loop stands still at most for a service manager
+// that does not read.
+const notifyTimeout = 100 * time.Millisecond
+
 // notify tells systemd how we are (sd_notify(3)): READY=1, STATUS=..., STOPPING=1,
 // WATCHDOG=1. Without systemd it does nothing, and an answer there is none.
 func notify(lines ...string) {
@@ -23,6 +27,7 @@ func notify(lines ...string) {
 		return
 	}
 	defer conn.Close()
+	_ = conn.SetWriteDeadline(time.Now().Add(notifyTimeout))
 	_, _ = conn.Write([]byte(strings.Join(lines, "\n")))
 }
 

@@ -120,6 +120,7 @@ func TestRestartInForeground(t *testing.T) {
 	hb.start(loadTunnel(t, b.name, b.text()))
 	t.Setenv(testDirVariable, ha.root)
 	systemd := newManager(t)
+	t.Setenv("WATCHDOG_USEC", "2000000") // nobody reads it most of the time
 	run := func(args ...string) *exec.Cmd {
 		t.Helper()
 		c := exec.Command(os.Args[0], args...)

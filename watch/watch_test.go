@@ -47,6 +47,20 @@ func (m *manager) expect(want string) {
 	}
 }
 
+// TestManagerThatDoesNotRead: the loop goes on.
+func TestManagerThatDoesNotRead(t *testing.T) {
+	newManager(t)
+	start := time.Now()
+	for range 600 { // more than the kernel queues (net.unix.max_dgram_qlen)
+		if notify("WATCHDOG=1"); time.Since(start) > notifyTimeout {
+			break
+		}
+	}
+	if took := time.Since(start); took < notifyTimeout || took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
 func (h *host) watch(ctx context.Context) chan error {
 	ended := make(chan error, 1)
 	go func() {
