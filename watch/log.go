@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"ipsec-quick/ike"
 )
@@ -112,14 +113,53 @@ func crashOutput(d *dir) (*os.File, error) {
 	return os.OpenFile(d.file(fileLog), os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 }
 
-// logObserver writes one line for each thing that an operator cares about.
-type logObserver struct{ log *slog.Logger }
+// What strangers may make us log, in lines at once and a second.
+const (
+	strangerBurst = 20
+	strangerLines = 5
+)
+
+// logObserver writes one line for each thing that an operator cares about. Those
+// that a stranger can cause are limited; what is refused and what is tried by
+// themselves, so that the one does not hide the other.
+type logObserver struct {
+	log            *slog.Logger
+	refused, tried *rate.Limiter
+	leftOut        int
+}
 
 // NewLogObserver is an Observer that logs.
-func NewLogObserver(log *slog.Logger) Observer { return &logObserver{log} }
+func NewLogObserver(log *slog.Logger) Observer {
+	return &logObserver{
+		log:     log,
+		refused: rate.NewLimiter(strangerLines, strangerBurst),
+		tried:   rate.NewLimiter(strangerLines, strangerBurst),
+	}
+}
+
+// admits decides whether a line is written, and tells of those that were not
+// before the next one that is.
+func (o *logObserver) admits(r ike.Report) bool {
+	limit := o.tried
+	if r.Err != nil {
+		limit = o.refused
+	}
+	if r.Stranger && !limit.Allow() {
+		o.leftOut++
+		return false
+	}
+	if o.leftOut > 0 {
+		o.log.Warn("lines about strangers were left out", "lines", o.leftOut)
+		o.leftOut = 0
+	}
+	return true
+}
 
 // Report logs an exchange.
 func (o *logObserver) Report(r ike.Report) {
+	if !o.admits(r) {
+		return
+	}
 	args := []any{"peer", r.Peer}
 	if r.Exchange != 0 {
 		args = append(args, "exchange", r.Exchange.String(), "mid", r.MessageID)

@@ -43,6 +43,9 @@ const (
 	// datagramQueue is how many datagrams may wait in this process; the kernel
 	// queues more.
 	datagramQueue = 64
+	// strangerQueue is how many that are for no IKE SA of ours: what the loop gets
+	// to in some milliseconds.
+	strangerQueue = 256
 )
 
 // loop is a tunnel at work. Its fields belong to the goroutine that calls run,
@@ -72,7 +75,6 @@ type loop struct {
 	peers   map[string]*peer
 	byReqID map[uint32]*peer
 	protect map[apply.Selector]apply.Policy // Protect policies that are installed
-	spis    map[wire.SPI]bool               // registered in dirSPI
 	queue   []ike.Event
 	drops   handoverDrops
 	offers  atomic.Int32 // claims that other tunnels are being asked about
@@ -164,11 +166,19 @@ func (l *loop) run(ctx context.Context, over func() (bool, error)) error {
 			// and begun to answer would be lost to the next.
 			l.listen()
 		}
+		select {
+		case d := <-l.in.known: // before those of strangers
+			l.route(d, true)
+			continue
+		default:
+		}
 		timer.Reset(l.wait())
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case d := <-l.in.out:
+		case d := <-l.in.known:
+			l.route(d, true)
+		case d := <-l.in.strangers:
 			l.route(d, true)
 		case d := <-l.hand.in:
 			l.route(d, false)
@@ -277,13 +287,18 @@ func (l *loop) stop() error {
 	}()
 	for {
 		select {
-		case d := <-l.in.out:
+		case d := <-l.in.known:
+			l.route(d, true)
+		case d := <-l.in.strangers:
 			l.route(d, true)
 		case d := <-l.hand.in:
 			l.route(d, false)
 		case <-readers:
-			for len(l.in.out) > 0 {
-				l.route(<-l.in.out, true)
+			for len(l.in.known) > 0 {
+				l.route(<-l.in.known, true)
+			}
+			for len(l.in.strangers) > 0 {
+				l.route(<-l.in.strangers, true)
 			}
 			for len(l.hand.in) > 0 {
 				l.route(<-l.hand.in, false)

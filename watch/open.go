@@ -79,10 +79,13 @@ func open(p parts, leftovers bool) (*loop, error) {
 	l := &loop{
 		tunnel: p.tunnel, dir: p.dir, facts: p.facts, dp: p.dp, sockets: p.sockets,
 		obs: p.obs, log: p.log, now: bootTime,
-		in:      inbox{out: make(chan ike.Datagram, datagramQueue), stop: make(chan struct{})},
+		in: inbox{
+			known: make(chan ike.Datagram, datagramQueue), strangers: make(chan ike.Datagram, strangerQueue),
+			spis: spiSet{spis: map[wire.SPI]bool{}}, stop: make(chan struct{}),
+		},
 		answers: make(chan answer), calls: make(chan func()),
 		peers: map[string]*peer{}, byReqID: map[uint32]*peer{},
-		protect: map[apply.Selector]apply.Policy{}, spis: map[wire.SPI]bool{}, unsaved: map[string]bool{}, monitors: map[*monitor]bool{},
+		protect: map[apply.Selector]apply.Policy{}, unsaved: map[string]bool{}, monitors: map[*monitor]bool{},
 		control: newControl(p.listener), ending: p.ending,
 	}
 	var err error

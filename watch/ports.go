@@ -18,7 +18,7 @@ import (
 func (l *loop) register() {
 	spis := l.core.LocalSPIs()
 	for _, spi := range spis {
-		if l.spis[spi] {
+		if l.in.spis.has(spi) {
 			continue
 		}
 		f, err := os.OpenFile(l.spiFile(spi), os.O_WRONLY|os.O_CREATE, 0o600)
@@ -27,15 +27,15 @@ func (l *loop) register() {
 			continue
 		}
 		_ = f.Close()
-		l.spis[spi] = true
+		l.in.spis.add(spi)
 	}
-	if len(spis) == len(l.spis) {
+	if len(spis) == len(l.in.spis.spis) {
 		return
 	}
-	for spi := range l.spis {
+	for spi := range l.in.spis.spis {
 		if !l.core.Owns(spi) {
 			_ = os.Remove(l.spiFile(spi)) // at worst a datagram is handed to us in vain
-			delete(l.spis, spi)
+			l.in.spis.remove(spi)
 		}
 	}
 }
@@ -51,7 +51,7 @@ func (l *loop) registered() error {
 	for _, e := range entries {
 		var spi wire.SPI
 		if _, err := fmt.Sscanf(e.Name(), "%016x", (*uint64)(&spi)); err == nil && spi.String() == e.Name() {
-			l.spis[spi] = true
+			l.in.spis.add(spi)
 		}
 	}
 	return nil

@@ -12,10 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ipsec-quick/ike"
+	"ipsec-quick/ike/wire"
 )
 
-// maxDatagram is the largest UDP payload.
-const maxDatagram = 65535
+const (
+	// maxDatagram is the largest UDP payload.
+	maxDatagram = 65535
+	// maxStranger is the largest one that is taken for no IKE SA of ours: what a
+	// flood keeps in memory is this times strangerQueue.
+	maxStranger = 16 << 10
+)
 
 // nonESP is what tells IKE from ESP on the NAT port (RFC 3948, Section 2.2).
 var nonESP = []byte{0, 0, 0, 0}
@@ -25,14 +31,43 @@ type traffic struct {
 	esp    atomic.Uint64 // ESP in UDP that no kernel took: there is no SA for it
 	runt   atomic.Uint64 // too short for anything
 	noAddr atomic.Uint64 // without the address that it was sent to
+	flood  atomic.Uint64 // from strangers, faster than the loop takes them
 }
 
-// inbox is where the readers put IKE messages.
+// inbox is where the readers put IKE messages. Those for IKE SAs of ours have a
+// queue of their own, so that a flood of requests for new ones, which anybody can
+// send, does not keep them waiting.
 type inbox struct {
-	out   chan ike.Datagram
-	stop  chan struct{} // closed: nobody takes them any more
-	drops traffic
-	done  sync.WaitGroup
+	known     chan ike.Datagram // the readers wait while it is full
+	strangers chan ike.Datagram // what comes while it is full is dropped
+	spis      spiSet
+	stop      chan struct{} // closed: nobody takes them any more
+	drops     traffic
+	done      sync.WaitGroup
+}
+
+// spiSet is the IKE SPIs on our side. The loop alone changes it.
+type spiSet struct {
+	mu   sync.RWMutex
+	spis map[wire.SPI]bool
+}
+
+func (s *spiSet) has(spi wire.SPI) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.spis[spi]
+}
+
+func (s *spiSet) add(spi wire.SPI) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spis[spi] = true
+}
+
+func (s *spiSet) remove(spi wire.SPI) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.spis, spi)
 }
 
 // readAll starts a reader for each socket.
@@ -74,6 +109,11 @@ func (in *inbox) read(conn *net.UDPConn, port uint16, nat bool) {
 			}
 			data = data[len(nonESP):]
 		}
+		known := in.isKnown(data)
+		if !known && (len(data) > maxStranger || len(in.strangers) == cap(in.strangers)) {
+			in.drops.flood.Add(1) // before it has cost any memory
+			continue
+		}
 		local := destination(control[:nc])
 		if !local.IsValid() {
 			in.drops.noAddr.Add(1)
@@ -85,17 +125,32 @@ func (in *inbox) read(conn *net.UDPConn, port uint16, nat bool) {
 			NATT:   nat,
 			Data:   bytes.Clone(data),
 		}
-		if !in.put(d) {
+		if !in.put(d, known) {
 			return
 		}
 	}
 }
 
-// put waits for the loop: what it does not get to, the kernel queues and then
-// drops.
-func (in *inbox) put(d ike.Datagram) bool {
+// isKnown reports whether a datagram is for an IKE SA of ours.
+func (in *inbox) isKnown(data []byte) bool {
+	h, err := wire.ParseHeader(data)
+	return err == nil && in.spis.has(ourSPI(h))
+}
+
+// put gives a datagram to the loop. For an IKE SA of ours it waits: what the loop
+// does not get to, the kernel queues and then drops. It returns false when nobody
+// takes it any more.
+func (in *inbox) put(d ike.Datagram, known bool) bool {
+	if !known {
+		select {
+		case in.strangers <- d:
+		default:
+			in.drops.flood.Add(1)
+		}
+		return true
+	}
 	select {
-	case in.out <- d:
+	case in.known <- d:
 		return true
 	case <-in.stop:
 		return false

@@ -93,12 +93,22 @@ func bind(ipv6 bool, port uint16) (*net.UDPConn, error) {
 	return conn.(*net.UDPConn), nil
 }
 
+// receiveBuffer is what the kernel queues on a socket, in octets: a burst, until
+// our reader is given a CPU.
+const receiveBuffer = 4 << 20
+
 // setOptions shares the port, asks for the address that each datagram was sent
 // to, and lets routers fragment what is larger than a path: a lost
 // fragmentation-needed message must not end a negotiation.
 func setOptions(fd int, ipv6 bool) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 		return os.NewSyscallError("SO_REUSEPORT", err)
+	}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+		// Without CAP_NET_ADMIN it is as much as net.core.rmem_max allows.
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer); err != nil {
+			return os.NewSyscallError("SO_RCVBUF", err)
+		}
 	}
 	if ipv6 {
 		// The standard library sets IPV6_V6ONLY.

@@ -116,6 +116,7 @@ func (l *loop) status() *Status {
 	s.WatchPID, s.Version = os.Getpid(), Version()
 	s.Dropped.ESP = l.in.drops.esp.Load()
 	s.Dropped.Malformed += l.in.drops.runt.Load() + l.in.drops.noAddr.Load()
+	s.Dropped.Flooded += l.in.drops.flood.Load()
 	s.Dropped.Handover = l.drops.dropped
 	return s
 }
