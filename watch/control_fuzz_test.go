@@ -16,7 +16,6 @@ import (
 	"ipsec-quick/apply/fake"
 	"ipsec-quick/conf"
 	"ipsec-quick/ike"
-	"ipsec-quick/ike/wire"
 )
 
 // FuzzControl says anything to the control socket of a tunnel with one peer. The
@@ -73,7 +72,7 @@ func quietLoop(t *testing.T, root string) *loop {
 		obs: &recorder{}, log: slog.New(slog.DiscardHandler), now: bootTime, reconcileAt: bootTime().Add(reconcileEvery),
 		calls: make(chan func()), answers: make(chan answer), hand: &handover{}, listening: true,
 		peers: map[string]*peer{"other": {conf: &tunnel.Peers[0], reqID: 7}}, byReqID: map[uint32]*peer{},
-		protect: map[apply.Selector]apply.Policy{}, spis: map[wire.SPI]bool{}, unsaved: map[string]bool{},
+		protect: map[apply.Selector]apply.Policy{}, in: newInbox(), unsaved: map[string]bool{},
 		core: ike.New(coreConfig(tunnel)),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())

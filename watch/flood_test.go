@@ -236,10 +236,7 @@ func residentKiB(t *testing.T, pid int) int {
 // TestStrangersWait: strangers do not fill the queue of those that are known, and
 // what is dropped of them costs no memory.
 func TestStrangersWait(t *testing.T) {
-	in := inbox{
-		known: make(chan ike.Datagram, 1), strangers: make(chan ike.Datagram, 1),
-		spis: spiSet{spis: map[wire.SPI]bool{}}, stop: make(chan struct{}),
-	}
+	in := newInbox()
 	in.spis.add(7)
 	message := initRequest()
 	if in.isKnown(message) || in.isKnown(message[:20]) {
@@ -249,12 +246,12 @@ func TestStrangersWait(t *testing.T) {
 	if !in.isKnown(message) {
 		t.Error("a message of ours is not known")
 	}
-	for range 3 {
+	for range strangerQueue + 2 {
 		if !in.put(ike.Datagram{}, false) {
 			t.Error("stopped")
 		}
 	}
-	if !in.put(ike.Datagram{}, true) || len(in.strangers) != 1 || in.drops.flood.Load() != 2 {
+	if !in.put(ike.Datagram{}, true) || len(in.strangers) != strangerQueue || in.drops.flood.Load() != 2 {
 		t.Errorf("%d strangers wait, %d were dropped", len(in.strangers), in.drops.flood.Load())
 	}
 	if n := testing.AllocsPerRun(100, func() { in.isKnown(message) }); n > 0 {

@@ -10,7 +10,6 @@ import (
 	"ipsec-quick/apply/xfrm"
 	"ipsec-quick/conf"
 	"ipsec-quick/ike"
-	"ipsec-quick/ike/wire"
 )
 
 // A DataplaneOpener opens the data plane that a tunnel file asks for.
@@ -79,10 +78,7 @@ func open(p parts, leftovers bool) (*loop, error) {
 	l := &loop{
 		tunnel: p.tunnel, dir: p.dir, facts: p.facts, dp: p.dp, sockets: p.sockets,
 		obs: p.obs, log: p.log, now: bootTime,
-		in: inbox{
-			known: make(chan ike.Datagram, datagramQueue), strangers: make(chan ike.Datagram, strangerQueue),
-			spis: spiSet{spis: map[wire.SPI]bool{}}, stop: make(chan struct{}),
-		},
+		in:      newInbox(),
 		answers: make(chan answer), calls: make(chan func()),
 		peers: map[string]*peer{}, byReqID: map[uint32]*peer{},
 		protect: map[apply.Selector]apply.Policy{}, unsaved: map[string]bool{}, monitors: map[*monitor]bool{},

@@ -46,6 +46,13 @@ type inbox struct {
 	done      sync.WaitGroup
 }
 
+func newInbox() inbox {
+	return inbox{
+		known: make(chan ike.Datagram, datagramQueue), strangers: make(chan ike.Datagram, strangerQueue),
+		spis: spiSet{spis: map[wire.SPI]bool{}}, stop: make(chan struct{}),
+	}
+}
+
 // spiSet is the IKE SPIs on our side. The loop alone changes it.
 type spiSet struct {
 	mu   sync.RWMutex
