@@ -20,7 +20,6 @@ import (
 
 	"ipsec-quick/apply"
 	"ipsec-quick/ike"
-	"ipsec-quick/ike/wire"
 )
 
 // floodFor is how long TestFlood sends. What we claim is 30 s:
