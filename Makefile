@@ -41,8 +41,9 @@ PAGES   := man/ipsec-quick.8 man/ipsec-quick.toml.5 man/ipsec-quick-expire.7
 
 # ---- The command -----------------------------------------------------------
 
+# The tag leaves out what writes manual pages from the command line's help.
 build:
-	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X ipsec-quick/watch.buildVersion=$(VERSION)' -o bin/ipsec-quick ./cmd/ipsec-quick
+	@CGO_ENABLED=0 $(GO) build -tags urfave_cli_no_docs -trimpath -ldflags '-s -w -X ipsec-quick/watch.buildVersion=$(VERSION)' -o bin/ipsec-quick ./cmd/ipsec-quick
 
 install: build
 	@install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(MANDIR)'/man{5,7,8}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -222,6 +223,7 @@ func (l *loop) tick() {
 	}
 	if !l.reconcileAt.After(now) {
 		l.reconcile()
+		go debug.FreeOSMemory() // what the last minute took, if it was busy
 	}
 	l.refresh(now)
 	l.watchdog.kick(now)

@@ -140,12 +140,9 @@ func (c *conn) request(op string, kind, flags uint16, m *message, visit func(kin
 	if err := c.sock.send(packet.b); err != nil {
 		return fmt.Errorf("%s: sending to the kernel: %w", op, err)
 	}
-	if err := c.sock.file.SetReadDeadline(time.Now().Add(requestTimeout)); err != nil {
-		return err
-	}
 	answer := answer{op: op, seq: c.seq, visit: visit}
 	for !answer.done {
-		n, err := c.sock.receive(c.buf, true)
+		n, err := c.receive()
 		if err != nil {
 			return fmt.Errorf("%s: no answer from the kernel: %w", op, err)
 		}
@@ -153,6 +150,20 @@ func (c *conn) request(op string, kind, flags uint16, m *message, visit func(kin
 		clear(c.buf[:n])
 	}
 	return answer.err
+}
+
+// receive reads a datagram of the answer. As a rule the kernel has written it by
+// the time that send returns, so no timer is set, which would wake an idle process
+// up when it is over.
+func (c *conn) receive() (int, error) {
+	n, err := c.sock.receive(c.buf, false)
+	if !errors.Is(err, unix.EAGAIN) {
+		return n, err
+	}
+	if err := c.sock.file.SetReadDeadline(time.Now().Add(requestTimeout)); err != nil {
+		return 0, err
+	}
+	return c.sock.receive(c.buf, true)
 }
 
 // answer collects what the kernel says to a request.
