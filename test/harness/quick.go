@@ -122,7 +122,20 @@ func (q *Quick) Exec(args ...string) Result {
 
 // ExecInput is Exec with something to read on stdin.
 func (q *Quick) ExecInput(input []byte, args ...string) Result {
-	r := q.Host.ExecInput(input, append([]string{q.binary}, args...)...)
+	return q.exec(nil, input, args)
+}
+
+// ExecEnv is Exec with variables added to the environment, and to that of the
+// loop if args are those of `up`.
+func (q *Quick) ExecEnv(env []string, args ...string) Result {
+	return q.exec(env, nil, args)
+}
+
+func (q *Quick) exec(env []string, input []byte, args []string) Result {
+	r := q.Host.exec(env, input, append([]string{q.binary}, args...))
+	if len(args) > 0 && (args[0] == "up" || args[0] == "down") && r.Err == nil {
+		q.up = args[0] == "up"
+	}
 	if len(args) == 0 || args[0] != "status" {
 		fmt.Fprintf(&q.said, "%s $ ipsec-quick %s\n%s\n", time.Now().Format("15:04:05.000"), strings.Join(args, " "), r)
 	}
