@@ -318,7 +318,7 @@ func (l *loop) stop() error {
 // release frees what this process holds and leaves the tunnel as it is.
 func (l *loop) release() {
 	l.cancel()
-	l.dismissAll(errEnds)
+	l.dismissAll(errEnded)
 	close(l.in.stop)
 	l.control.finish()
 	l.hand.close()

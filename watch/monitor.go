@@ -70,8 +70,8 @@ const (
 // errLagging ends a monitor that does not read.
 var errLagging = errors.New("this monitor did not keep up")
 
-// errEnds ends the monitors of a loop whose tunnel stays.
-var errEnds = errors.New("the loop ends")
+// errEnded ends the monitors of a loop whose tunnel stays.
+var errEnded = errors.New("the loop has ended")
 
 // monitor is a client that is told what happens. The loop closes events.
 type monitor struct {

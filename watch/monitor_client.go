@@ -28,7 +28,7 @@ func Monitor(ctx context.Context, root, name string, emit func(*MonitorEvent) er
 			return nil
 		case err == nil, was && errors.Is(err, ErrNotUp):
 			return emit(&MonitorEvent{Time: eventTime(), Tunnel: name, Event: EventDown})
-		case !errors.Is(err, ErrNoLoop) && !errors.Is(err, errLagging):
+		case !errors.Is(err, ErrNoLoop) && !errors.Is(err, errEnded) && !errors.Is(err, errLagging):
 			return err
 		case !lost:
 			lost = true
@@ -54,14 +54,14 @@ func listenTo(ctx context.Context, d *dir, emit func(*MonitorEvent) error) (said
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	if err := json.NewEncoder(conn).Encode(request{Verb: verbMonitor}); err != nil {
-		return false, ErrNoLoop
+		return false, errEnded
 	}
 	in := json.NewDecoder(conn)
 	for {
 		r := new(response)
 		if err := in.Decode(r); err != nil {
 			if hungUp(err) {
-				err = ErrNoLoop
+				err = errEnded
 			}
 			return said, err
 		}
