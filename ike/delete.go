@@ -61,6 +61,9 @@ func (e *Endpoint) gone(sa *ikeSA) {
 	}
 }
 
+// deletingFor is how long a DELETE of an IKE SA waits for its answer.
+const deletingFor = 3 * firstTimeout
+
 // deleteIKE deletes an IKE SA with its Child SAs. From now on what they covered
 // is dropped. Err is the reason, for who waits for the peer; nil: nobody does.
 func (e *Endpoint) deleteIKE(sa *ikeSA, err error) {
@@ -70,7 +73,7 @@ func (e *Endpoint) deleteIKE(sa *ikeSA, err error) {
 	for _, c := range sa.sorted() {
 		e.removeChild(sa, c)
 	}
-	sa.State, sa.SoftAt, sa.HardAt = deleting, time.Time{}, e.now.Add(firstTimeout*3)
+	sa.State, sa.SoftAt, sa.HardAt = deleting, time.Time{}, e.now.Add(deletingFor)
 	sa.Send.Queue, sa.pending = nil, nil
 	e.submit(sa, &deleteTask{IKE: true})
 	if err != nil {

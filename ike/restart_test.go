@@ -112,3 +112,18 @@ func TestRestartWithoutSAs(t *testing.T) {
 		}
 	}
 }
+
+// TestRestartWhileClosing: a DELETE of the IKE SA that was saved and never left is
+// sent by the next process, however long that takes to start.
+func TestRestartWhileClosing(t *testing.T) {
+	n := newNetwork(t, 1, nil)
+	n.up()
+	n.step(n.a(), Close{"b"})
+	n.queue = nil
+	n.now = n.now.Add(10 * time.Second)
+	n.restart(n.a())
+	n.run(time.Second)
+	if left := len(n.b().in) + len(n.a().in); left != 0 {
+		t.Errorf("%d inbound SAs are left\n%s", left, n.log())
+	}
+}

@@ -156,6 +156,9 @@ func (e *Endpoint) recoverTask(sa *ikeSA) {
 	switch {
 	case sa.Send.Request != nil:
 		sa.Send.Request.At = e.now
+		if sa.State == deleting {
+			sa.HardAt = e.now.Add(deletingFor) // the peer may not have heard of it at all
+		}
 		return
 	case t == nil:
 		e.pump(sa)
