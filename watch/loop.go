@@ -167,11 +167,9 @@ func (l *loop) run(ctx context.Context, over func() (bool, error)) error {
 			// and begun to answer would be lost to the next.
 			l.listen()
 		}
-		select {
-		case d := <-l.in.known: // before those of strangers
-			l.route(d, true)
-			continue
-		default:
+		strangers := l.in.strangers
+		if len(l.in.known) > 0 {
+			strangers = nil // not their turn
 		}
 		timer.Reset(l.wait())
 		select {
@@ -179,7 +177,7 @@ func (l *loop) run(ctx context.Context, over func() (bool, error)) error {
 			return ctx.Err()
 		case d := <-l.in.known:
 			l.route(d, true)
-		case d := <-l.in.strangers:
+		case d := <-strangers:
 			l.route(d, true)
 		case d := <-l.hand.in:
 			l.route(d, false)
