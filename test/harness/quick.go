@@ -31,6 +31,8 @@ type Status struct {
 	Dataplane string       `json:"dataplane"`
 	WatchPID  int          `json:"watch_pid"`
 	Peers     []PeerStatus `json:"peers"`
+
+	Dropped map[string]uint64 `json:"dropped"` // by reason
 }
 
 // PeerStatus is one peer of a Status.
