@@ -45,8 +45,8 @@ const (
 	// queues more.
 	datagramQueue = 64
 	// strangerQueue is how many that are for no IKE SA of ours: what the loop gets
-	// to in some milliseconds.
-	strangerQueue = 256
+	// to in some hundredths of a second.
+	strangerQueue = 1024
 )
 
 // loop is a tunnel at work. Its fields belong to the goroutine that calls run,

@@ -20,7 +20,7 @@ const (
 	maxDatagram = 65535
 	// maxStranger is the largest one that is taken for no IKE SA of ours: what a
 	// flood keeps in memory is this times strangerQueue.
-	maxStranger = 16 << 10
+	maxStranger = 8 << 10
 )
 
 // nonESP is what tells IKE from ESP on the NAT port (RFC 3948, Section 2.2).
