@@ -179,8 +179,10 @@ func TestFlood(t *testing.T) {
 	}
 	t.Logf("%d datagrams in %v, %.0f a second; dropped %+v", f.sent.Load(), took.Round(time.Millisecond), rate, status.Dropped)
 	t.Logf("%d rekeys, the slowest took %v; another peer got in within %v", rekeys, slowest, third)
-	// The short version runs beside other tests, on machines that are busy.
-	if quiet := *floodFor >= 30*time.Second; quiet && (rate < 0.99*floodRate || slowest > time.Second || third > 2*time.Second) {
+	// The short version runs beside other tests, on machines that are busy, and
+	// does not wait for the loop to give memory back.
+	full := *floodFor >= 30*time.Second
+	if full && (rate < 0.99*floodRate || slowest > time.Second || third > 2*time.Second) {
 		t.Error("too slow, or this machine is too slow or too busy for the test")
 	}
 	ha.rec.mu.Lock()
@@ -194,11 +196,11 @@ func TestFlood(t *testing.T) {
 		t.Logf("the log has %d octets", log.Size())
 	}
 	after := residentKiB(t, result.PID)
-	for end := time.Now().Add(70 * time.Second); after > before+4<<10 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(70 * time.Second); after > before+4<<10 && full && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		after = residentKiB(t, result.PID)
 	}
 	t.Logf("resident memory: %d KiB before, %d at most, %d in the end", before, most, after)
-	if most > before+32<<10 || after > before+4<<10 {
+	if most > before+32<<10 || full && after > before+4<<10 {
 		t.Error("too much memory")
 	}
 }
