@@ -34,7 +34,8 @@ type child struct {
 	Rekeying   bool   // a task of ours to replace it waits or runs
 	ReplacedBy uint32 // the peer made this one in its place; we switch at its DELETE
 	// AnswerID is the Message ID of the peer's request that made it, plus 1. The
-	// peer may not have our answer before its next request comes.
+	// peer may not have our answer before its next request comes. One that IKE_AUTH
+	// made needs none: before our answer the peer takes nothing on that IKE SA.
 	AnswerID    uint32
 	LowestNonce []byte
 	SoftAt      time.Time // our timer behind the data plane's soft limit of time
@@ -81,8 +82,12 @@ func (sa *ikeSA) sorted() []*child {
 // unconfirmed reports whether the peer may not know of a Child SA that we made at
 // its request, because our answer is still on its way.
 func (e *Endpoint) unconfirmed(sa *ikeSA, c *child) bool {
-	return c.AnswerID != 0 && c.AnswerID == sa.Recv.ExpectID && e.now.Before(c.Created.Add(time.Minute))
+	return c.AnswerID != 0 && c.AnswerID == sa.Recv.ExpectID && e.now.Before(c.Created.Add(confirmedAfter))
 }
+
+// confirmedAfter is when a peer that makes no request has our answer all the same,
+// or gave up.
+const confirmedAfter = time.Minute
 
 // byOutbound finds the Child SA by the SPI that the peer knows it by.
 func (sa *ikeSA) byOutbound(spi uint32) *child {
@@ -167,11 +172,11 @@ func (e *Endpoint) activate(sa *ikeSA, c *child) {
 	c.State = childLive
 	ps := e.state.Peers[sa.Peer]
 	ps.Outbound = c.SPIIn
+	e.save(sa.Peer)
 	e.emit(SwitchOutbound{c.ChildSA})
 	ps.ChildFailures, ps.Failures, ps.LastError = 0, 0, ""
 	if !ps.Up {
 		ps.Up = true
-		e.save(sa.Peer)
 		e.emit(Established{sa.Peer})
 	}
 }
@@ -187,9 +192,21 @@ func (e *Endpoint) discard(sa *ikeSA, c *child) {
 
 // removeChild takes a Child SA out of the data plane at once.
 func (e *Endpoint) removeChild(sa *ikeSA, c *child) {
+	e.release(sa, c)
+	e.unreplace(sa, c)
 	e.emit(RemoveChild{c.ChildSA.withoutKeys()})
 	e.discard(sa, c)
-	e.release(sa, c)
+}
+
+// removeChildren removes all Child SAs of an IKE SA.
+func (e *Endpoint) removeChildren(sa *ikeSA) {
+	list := sa.sorted()
+	for _, c := range list {
+		c.State = childRetiring // our packets are not led from one to the next
+	}
+	for _, c := range list {
+		e.removeChild(sa, c)
+	}
 }
 
 // retire leaves a Child SA in place for what is under way. Our packets were
@@ -200,8 +217,8 @@ func (e *Endpoint) retire(c *child) {
 	c.RetireAt = e.now.Add(retention)
 }
 
-// unreplace frees the Child SA that one was to replace which the peer deleted
-// instead: it can be rekeyed again.
+// unreplace frees the Child SA that one was to replace which goes instead: it can
+// be rekeyed again.
 func (e *Endpoint) unreplace(sa *ikeSA, gone *child) {
 	if t, ok := sa.Send.Active.(*childTask); ok && t.RivalSPI == gone.SPIIn {
 		t.Rival, t.RivalSPI = nil, 0
@@ -223,7 +240,7 @@ func (e *Endpoint) release(sa *ikeSA, gone *child) {
 	}
 	for _, other := range e.state.ByPeer[sa.Peer] {
 		for _, c := range other.sorted() {
-			if c.State == childLive {
+			if c != gone && c.State == childLive {
 				ps.Outbound = c.SPIIn
 				e.emit(SwitchOutbound{c.ChildSA})
 				return

@@ -3,6 +3,7 @@ package ike
 import (
 	"encoding/binary"
 	"slices"
+	"time"
 
 	"ipsec-quick/ike/suite"
 	"ipsec-quick/ike/wire"
@@ -25,9 +26,19 @@ func (e *Endpoint) respondCreateChild(sa *ikeSA, ps payloads) {
 		e.refuseChild(sa, wire.NotifyTemporaryFailure) // RFC 7296, Section 2.25.2
 	case rekey != nil:
 		e.respondRekeyChild(sa, ps, rekey)
+	case sa.Original && e.madeOwn(sa):
+		// Both began at once: one Child SA is enough, the original initiator's.
+		e.refuseChild(sa, wire.NotifyTemporaryFailure)
 	default:
 		e.createInCreateChild(sa, ps, nil)
 	}
+}
+
+// madeOwn reports whether a request of ours makes a Child SA that replaces none,
+// or did so while one of the peer could still be on its way.
+func (e *Endpoint) madeOwn(sa *ikeSA) bool {
+	t, ok := sa.Send.Active.(*childTask)
+	return ok && t.Old == 0 && t.SPI != 0 || sa.carries() && e.now.Before(e.state.Peers[sa.Peer].MadeAt.Add(time.Minute))
 }
 
 func (e *Endpoint) refuseChild(sa *ikeSA, kind wire.NotifyType) {
@@ -192,7 +203,10 @@ func (e *Endpoint) install(sa *ikeSA, n negotiated, exchange wire.ExchangeType, 
 
 // answerChild sends the answer for a Child SA that is installed.
 func (e *Endpoint) answerChild(sa *ikeSA, c *child, n negotiated, exchange wire.ExchangeType, answer []wire.Payload, old *child) {
-	c.State, c.AnswerID = childLive, sa.Recv.ExpectID+1
+	c.State = childLive
+	if exchange == wire.CreateChildSA {
+		c.AnswerID = sa.Recv.ExpectID + 1
+	}
 	remote, local := n.remoteTS, n.localTS
 	if n.transport && sa.NATThere {
 		remote = substitute(remote, n.offeredRemote)
@@ -219,10 +233,9 @@ func (e *Endpoint) answerChild(sa *ikeSA, c *child, n negotiated, exchange wire.
 	}
 	e.respond(sa, exchange, append(answer, all...)...)
 	e.endHandshake(sa)
-	if old == nil && !fresh {
+	// Packets that leave on another IKE SA's Child SA do so until it goes: the peer
+	// may not have this one before our answer is there.
+	if old == nil && !fresh && sa.Children[e.state.Peers[sa.Peer].Outbound] != nil {
 		e.activate(sa, c)
-	}
-	if exchange == wire.IKEAuth {
-		e.unite(sa)
 	}
 }

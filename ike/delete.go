@@ -31,6 +31,7 @@ func (t *deleteTask) request(e *Endpoint, sa *ikeSA) ([]wire.Payload, progress) 
 
 func (t *deleteTask) response(e *Endpoint, sa *ikeSA, _ payloads) progress {
 	if t.IKE {
+		e.bequeath(sa)
 		e.gone(sa)
 		return waiting
 	}
@@ -48,9 +49,7 @@ func (t *deleteTask) response(e *Endpoint, sa *ikeSA, _ payloads) progress {
 // gone forgets an IKE SA whose end both sides know of.
 func (e *Endpoint) gone(sa *ikeSA) {
 	state, peer := sa.State, sa.Peer
-	for _, c := range sa.sorted() {
-		e.removeChild(sa, c)
-	}
+	e.removeChildren(sa)
 	for _, t := range sa.Send.tasks() {
 		t.abort(e, sa)
 	}
@@ -70,9 +69,7 @@ func (e *Endpoint) deleteIKE(sa *ikeSA, err error) {
 	if sa.State == deleting {
 		return
 	}
-	for _, c := range sa.sorted() {
-		e.removeChild(sa, c)
-	}
+	e.removeChildren(sa)
 	sa.State, sa.SoftAt, sa.HardAt = deleting, time.Time{}, e.now.Add(deletingFor)
 	sa.Send.Queue, sa.pending = nil, nil
 	e.submit(sa, &deleteTask{IKE: true})
@@ -163,7 +160,6 @@ func (e *Endpoint) deletedChildren(sa *ikeSA, spis []uint32) []uint32 {
 			e.unreplace(sa, c)
 			e.retire(c) // the loser of a collision
 		default:
-			e.unreplace(sa, c)
 			e.report(sa, nil, "the peer deleted the Child SA %08x", c.SPIIn)
 			ps := e.state.Peers[sa.Peer]
 			ps.ChildRetryAt = e.now.Add(ps.evicted(e.now))
@@ -189,52 +185,10 @@ func (e *Endpoint) deletedByPeer(sa *ikeSA) {
 		e.inherit(sa, e.state.SAs[t.RivalSPI])
 		e.supersede(sa)
 	}
+	e.bequeath(sa)
 	if sa.State == established {
 		e.dismiss(sa, errPeerDeleted)
 		return
 	}
 	e.gone(sa) // a replaced one, or one that both delete at once
-}
-
-// dropOthers forgets the other IKE SAs with a peer that says that it has none
-// (INITIAL_CONTACT, RFC 7296, Section 2.4), but for one that began just now from
-// the other side: that collision is settled by unite.
-func (e *Endpoint) dropOthers(sa *ikeSA) {
-	for _, other := range e.ofPeer(sa.Peer) {
-		if other == sa || other.State == initSent || other.State == halfOpen || e.simultaneous(sa, other) {
-			continue
-		}
-		e.report(other, errReplaced, "dropped")
-		e.gone(other)
-	}
-}
-
-// simultaneousWithin is how close two IKE SAs have to begin to be one collision.
-const simultaneousWithin = 10 * time.Second
-
-func (e *Endpoint) simultaneous(a, b *ikeSA) bool {
-	d := a.Created.Sub(b.Created).Abs()
-	return a.Original != b.Original && d < simultaneousWithin
-}
-
-// unite leaves one of the IKE SAs with a peer. Of two that both sides began at
-// once the one with the lowest nonce goes, deleted by its original initiator, as
-// in a rekey (RFC 7296, Section 2.8); otherwise the older one goes.
-func (e *Endpoint) unite(sa *ikeSA) {
-	for _, other := range e.ofPeer(sa.Peer) {
-		if other == sa || other.State != established {
-			continue
-		}
-		loser := other
-		if e.simultaneous(sa, other) {
-			if slices.Compare(sa.LowestNonce, other.LowestNonce) < 0 {
-				loser = sa
-			}
-			if !loser.Original {
-				continue // the peer deletes it
-			}
-		}
-		e.report(loser, errReplaced, "deleted")
-		e.deleteIKE(loser, nil)
-	}
 }

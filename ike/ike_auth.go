@@ -99,7 +99,6 @@ func (t *authTask) installed(e *Endpoint, sa *ikeSA, err error) {
 		e.childFailed(sa, &LocalError{err})
 	default:
 		e.activate(sa, c)
-		e.unite(sa)
 	}
 	e.finish(sa)
 }
@@ -182,10 +181,6 @@ func (e *Endpoint) acceptAuth(sa *ikeSA, ps payloads, p *Peer) {
 		return // the peer sends it again
 	}
 	e.assign(sa, p.Name)
-	if ps.notify(wire.NotifyInitialContact) != nil {
-		e.dropOthers(sa)
-	}
-	e.limitIKE(sa)
 	id := p.localID(sa)
 	octets := auth.SignedOctets(sa.Init.OurMessage, sa.Init.PeerNonce, sa.Choice.PRF.ID, sa.Keys.Pr, id)
 	proof, err := p.Local.Sign(sa.Choice.PRF.ID, octets, sa.PeerHashes, e.cfg.Rand)
@@ -194,6 +189,10 @@ func (e *Endpoint) acceptAuth(sa *ikeSA, ps payloads, p *Peer) {
 		return
 	}
 	e.establish(sa)
+	if ps.notify(wire.NotifyInitialContact) != nil {
+		e.dropOthers(sa)
+	}
+	e.limitIKE(sa)
 	e.createInAuth(sa, ps, sa.Init.PeerNonce, sa.Init.OurNonce, []wire.Payload{id, proof})
 }
 
@@ -202,9 +201,7 @@ func (e *Endpoint) acceptAuth(sa *ikeSA, ps payloads, p *Peer) {
 func (e *Endpoint) refuseAuth(sa *ikeSA, err error) {
 	e.respond(sa, wire.IKEAuth, wire.Notify{Kind: wire.NotifyAuthenticationFailed})
 	e.report(sa, err, "refused %s", sa.Remote)
-	for _, c := range sa.sorted() {
-		e.removeChild(sa, c)
-	}
+	e.removeChildren(sa)
 	e.drop(sa)
 	e.save(sa.Peer)
 }

@@ -24,9 +24,10 @@ type peerState struct {
 	Resolving     time.Time // Resolve was asked; zero: no
 	RetryAt       time.Time
 	ChildRetryAt  time.Time
-	Failures      int // attempts in a row
-	ChildFailures int // the same for the Child SA alone
-	Evictions     int // SAs that the peer ended shortly after each other
+	MadeAt        time.Time // a request of ours made a Child SA that replaced none
+	Failures      int       // attempts in a row
+	ChildFailures int       // the same for the Child SA alone
+	Evictions     int       // SAs that the peer ended shortly after each other
 	EvictedAt     time.Time
 	Outbound      uint32 // inbound SPI of the Child SA that carries our packets
 	NextRef       uint64
@@ -57,6 +58,7 @@ func (e *Endpoint) current(peer string) *ikeSA {
 // establish marks both ends as authenticated.
 func (e *Endpoint) establish(sa *ikeSA) {
 	sa.State, sa.Established = established, e.now
+	sa.Birth = birth{Original: sa.Original, LowestNonce: sa.LowestNonce, Begun: sa.Created, Done: e.now}
 	e.startLifetime(sa)
 }
 
@@ -156,6 +158,7 @@ func (e *Endpoint) acquire(peer string) {
 func (e *Endpoint) maintain() {
 	for i := range e.cfg.Peers {
 		p := &e.cfg.Peers[i]
+		e.unite(p.Name)
 		at, wanted := e.attemptAt(p)
 		if !wanted || e.now.Before(at) {
 			continue
@@ -345,6 +348,7 @@ func (e *Endpoint) NextDeadline() time.Time {
 		if at, wanted := e.attemptAt(p); wanted {
 			d.at(at)
 		}
+		d.at(e.uniteAt(p.Name))
 	}
 	return d.Time
 }

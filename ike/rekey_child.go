@@ -62,7 +62,7 @@ func (t *childTask) request(e *Endpoint, sa *ikeSA) ([]wire.Payload, progress) {
 		t.abort(e, sa)
 		return nil, finished // the peer was faster
 	}
-	if sa.State != established {
+	if sa.State != established || t.Old == 0 && sa.carries() {
 		t.abort(e, sa)
 		return nil, finished
 	}
@@ -264,6 +264,9 @@ func (t *childTask) installed(e *Endpoint, sa *ikeSA, err error) {
 		c.State = childDeleting
 		e.submitFirst(sa, &deleteTask{SPIs: []uint32{c.SPIIn}})
 	default:
+		if t.Old == 0 {
+			e.state.Peers[sa.Peer].MadeAt = e.now
+		}
 		e.replace(sa, old, c)
 	}
 	t.abort(e, sa)

@@ -26,9 +26,13 @@ type ikeTask struct {
 
 func (*ikeTask) exchange() wire.ExchangeType { return wire.CreateChildSA }
 
-func (t *ikeTask) abort(*Endpoint, *ikeSA) {
+func (t *ikeTask) abort(e *Endpoint, _ *ikeSA) {
 	if t.KE != nil {
 		t.KE.Wipe()
+	}
+	// Nobody is left to decide for what the peer's rekey made.
+	if rival := e.state.SAs[t.RivalSPI]; rival != nil && rival.State == contested {
+		e.drop(rival)
 	}
 }
 
@@ -77,8 +81,7 @@ func (t *ikeTask) response(e *Endpoint, sa *ikeSA, ps payloads) progress {
 		shared, err = ke.Shared(theirs.Data)
 	}
 	if err != nil {
-		t.retryLater(e, sa, err)
-		return finished
+		return t.failed(e, sa, err)
 	}
 	nr := slices.Clone(ps.nonce())
 	next := e.heir(sa, true, t.SPI, wire.SPI(binary.BigEndian.Uint64(choice.SPI)), choice)
@@ -111,18 +114,23 @@ func (t *ikeTask) response(e *Endpoint, sa *ikeSA, ps payloads) progress {
 
 // refused acts on an error of the peer.
 func (t *ikeTask) refused(e *Endpoint, sa *ikeSA, n *wire.Notify) progress {
-	if group, ok := keGroup(n); ok && n.Kind == wire.NotifyInvalidKEPayload && t.Tries == 0 && allowsKE(e.peers[sa.Peer].IKE, group) {
+	if group, ok := keGroup(n); ok && n.Kind == wire.NotifyInvalidKEPayload && t.Tries == 0 && t.RivalSPI == 0 && allowsKE(e.peers[sa.Peer].IKE, group) {
 		t.Tries++
 		t.Group = group
 		e.begin(sa)
 		return waiting
 	}
-	if rival := e.state.SAs[t.RivalSPI]; rival != nil {
-		e.inherit(sa, rival) // the peer's rekey is the only one
+	return t.failed(e, sa, &PeerError{Exchange: wire.CreateChildSA, Kind: n.Kind})
+}
+
+// failed leaves the peer's rekey as the only one, if there is one.
+func (t *ikeTask) failed(e *Endpoint, sa *ikeSA, err error) progress {
+	if rival := e.state.SAs[t.RivalSPI]; rival != nil && sa.State == established {
+		e.inherit(sa, rival)
 		e.supersede(sa)
 		return finished
 	}
-	t.retryLater(e, sa, &PeerError{Exchange: wire.CreateChildSA, Kind: n.Kind})
+	t.retryLater(e, sa, err)
 	return finished
 }
 
@@ -196,7 +204,7 @@ func (e *Endpoint) heir(sa *ikeSA, original bool, spii, spir wire.SPI, choice su
 		Peer: sa.Peer, Original: original, SPIi: spii, SPIr: spir,
 		Local: sa.Local, Remote: sa.Remote, NATT: sa.NATT, NATHere: sa.NATHere, NATThere: sa.NATThere,
 		State: established, Choice: choice, Fragmentation: sa.Fragmentation, PeerHashes: sa.PeerHashes,
-		Children: children{}, Created: e.now, LastHeard: e.now, LastSent: e.now,
+		Birth: sa.Birth, Children: children{}, Created: e.now, LastHeard: e.now, LastSent: e.now,
 	}
 	e.startLifetime(next)
 	return next

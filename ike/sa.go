@@ -37,6 +37,7 @@ type ikeSA struct {
 	Fragmentation bool     // the peer takes fragments (RFC 7383)
 	PeerHashes    []uint16 // hashes the peer takes in signatures (RFC 7427, Section 4)
 	LowestNonce   []byte   // of the exchange that made it (RFC 7296, Section 2.8.1)
+	Birth         birth    // of the first one, before all rekeys
 
 	// Init is what the handshake needs until both ends are authenticated.
 	Init *handshake
@@ -146,9 +147,7 @@ func (e *Endpoint) dismiss(sa *ikeSA, err error) {
 		e.gone(sa) // whoever waits for it was told why, or waits for Closed
 		return
 	}
-	for _, c := range sa.sorted() {
-		e.removeChild(sa, c)
-	}
+	e.removeChildren(sa)
 	wasPeer, wasEstablished := sa.Peer, sa.State == established || sa.State == deleting
 	for _, t := range sa.Send.tasks() {
 		t.abort(e, sa)

@@ -13,7 +13,7 @@ import (
 )
 
 func init() {
-	for _, t := range []task{&authTask{}, &childTask{}, &ikeTask{}, &deleteTask{}, &dpdTask{}} {
+	for _, t := range []task{&authTask{}, &childTask{}, &ikeTask{}, &deleteTask{}, &dpdTask{}, &uniteTask{}} {
 		gob.Register(t)
 	}
 }
@@ -127,9 +127,7 @@ func (e *Endpoint) recovered(present map[ChildID]bool) {
 		sa := e.state.SAs[spi]
 		if sa.Init != nil {
 			// Our answer to its IKE_AUTH is lost with what it waited for.
-			for _, c := range sa.sorted() {
-				e.removeChild(sa, c)
-			}
+			e.removeChildren(sa)
 			e.drop(sa)
 			continue
 		}
@@ -155,8 +153,9 @@ func (e *Endpoint) recoverTask(sa *ikeSA) {
 	t := sa.Send.Active
 	switch {
 	case sa.Send.Request != nil:
-		sa.Send.Request.At = e.now
-		if sa.State == deleting {
+		// Nobody listened meanwhile: the peer gets all the time again.
+		sa.Send.Request.Tries, sa.Send.Request.At = 0, e.now
+		if sa.State == deleting && !sa.HardAt.IsZero() {
 			sa.HardAt = e.now.Add(deletingFor) // the peer may not have heard of it at all
 		}
 		return

@@ -1,0 +1,194 @@
+package ike
+
+import (
+	"slices"
+	"time"
+
+	"ipsec-quick/ike/wire"
+)
+
+// birth is how an IKE SA and those that its rekeys made came to be. Both ends
+// compare two of them alike, whatever was rekeyed meanwhile.
+type birth struct {
+	Original    bool // we began
+	LowestNonce []byte
+	Begun, Done time.Time // IKE_SA_INIT, and authenticated
+}
+
+// collides reports whether both sides began at once: each negotiation began
+// before the other was done.
+func (b birth) collides(other birth) bool {
+	return b.Original != other.Original && !b.Done.Before(other.Begun) && !other.Done.Before(b.Begun)
+}
+
+// loses reports whether of two IKE SAs with a peer this one goes. If each side
+// began one it is that with the lowest nonce, deleted by who began it, as in a
+// rekey (RFC 7296, Section 2.8): which one is older looks different from the two
+// ends. Of two that one side began it is the older one.
+func (b birth) loses(other birth) bool {
+	if b.Original != other.Original {
+		return slices.Compare(b.LowestNonce, other.LowestNonce) < 0
+	}
+	return b.Begun.Before(other.Begun)
+}
+
+// oursToDelete reports whether we delete an IKE SA that loses against another.
+func (b birth) oursToDelete(winner birth) bool { return b.Original || !winner.Original }
+
+// dropOthers forgets the other IKE SAs with a peer that says that it has none
+// (INITIAL_CONTACT, RFC 7296, Section 2.4), but for one that began at the same
+// time from our side: that collision is settled by unite.
+func (e *Endpoint) dropOthers(sa *ikeSA) {
+	for _, other := range e.ofPeer(sa.Peer) {
+		if other == sa || !other.authenticated() || other.Birth.collides(sa.Birth) {
+			continue
+		}
+		e.report(other, errReplaced, "dropped")
+		e.gone(other)
+	}
+}
+
+// rivals are the IKE SA with a peer that stays and those that are ours to delete,
+// when both sides began or the peer began anew.
+func (e *Endpoint) rivals(peer string) (winner *ikeSA, losers []*ikeSA) {
+	var list []*ikeSA
+	for _, sa := range e.state.ByPeer[peer] {
+		if sa.State == established && sa.Init == nil {
+			list = append(list, sa)
+		}
+	}
+	if len(list) < 2 {
+		return nil, nil
+	}
+	winner = list[0]
+	for _, sa := range list[1:] {
+		if winner.Birth.loses(sa.Birth) {
+			winner = sa
+		}
+	}
+	for _, sa := range list {
+		if sa != winner && sa.Birth.oursToDelete(winner.Birth) {
+			losers = append(losers, sa)
+		}
+	}
+	return winner, losers
+}
+
+// unite leaves one of the IKE SAs with a peer. Before others are deleted the one
+// that stays has a Child SA, and the peer has to know: our answer that made it may
+// still be on its way.
+func (e *Endpoint) unite(peer string) {
+	winner, losers := e.rivals(peer)
+	switch {
+	case len(losers) == 0:
+	case !winner.carries():
+		if !winner.makingChild() && !e.now.Before(e.state.Peers[peer].ChildRetryAt) {
+			e.submit(winner, &childTask{})
+		}
+	case !e.ready(winner):
+	case !slices.ContainsFunc(winner.Send.tasks(), func(t task) bool { _, ok := t.(*uniteTask); return ok }):
+		e.submit(winner, &uniteTask{})
+	}
+}
+
+// uniteAt is when unite has to be called although nothing happens; zero: never.
+func (e *Endpoint) uniteAt(peer string) time.Time {
+	winner, losers := e.rivals(peer)
+	var d deadline
+	switch {
+	case len(losers) == 0 || winner.makingChild():
+	case !winner.carries():
+		d.at(e.state.Peers[peer].ChildRetryAt)
+	case !e.ready(winner):
+		for _, c := range winner.Children {
+			if c.State == childLive {
+				d.at(c.Created.Add(confirmedAfter))
+			}
+		}
+	}
+	return d.Time
+}
+
+// ready reports whether both ends have a Child SA of an IKE SA for packets.
+func (e *Endpoint) ready(sa *ikeSA) bool {
+	for _, c := range sa.Children {
+		if c.State == childLive && !e.unconfirmed(sa, c) {
+			return true
+		}
+	}
+	return false
+}
+
+// carries reports whether an IKE SA has a Child SA for packets.
+func (sa *ikeSA) carries() bool {
+	for _, c := range sa.Children {
+		if c.State == childLive {
+			return true
+		}
+	}
+	return false
+}
+
+// uniteTask asks the peer for a sign of life on the IKE SA that stays. The answer
+// says that the peer has it, and those that lose against it can go.
+type uniteTask struct{}
+
+func (*uniteTask) exchange() wire.ExchangeType { return wire.Informational }
+func (*uniteTask) abort(*Endpoint, *ikeSA)     {}
+
+func (*uniteTask) request(*Endpoint, *ikeSA) ([]wire.Payload, progress) { return nil, sending }
+
+func (*uniteTask) response(e *Endpoint, sa *ikeSA, _ payloads) progress {
+	if winner, losers := e.rivals(sa.Peer); winner == sa && e.ready(sa) {
+		for _, loser := range losers {
+			e.withdraw(loser, winner)
+		}
+	}
+	return finished
+}
+
+// withdraw deletes an IKE SA beside the one that stays. Our packets move at once,
+// the peer's when it hears of it: until then the Child SAs stay.
+func (e *Endpoint) withdraw(sa, winner *ikeSA) {
+	e.report(sa, errReplaced, "deleted")
+	ps := e.state.Peers[sa.Peer]
+	for _, c := range winner.sorted() {
+		if c.State == childLive && !e.unconfirmed(winner, c) && sa.Children[ps.Outbound] != nil {
+			ps.Outbound = c.SPIIn
+			e.emit(SwitchOutbound{c.ChildSA})
+		}
+	}
+	for _, c := range sa.Children {
+		if c.State != childRetiring {
+			c.State = childDeleting
+		}
+	}
+	sa.State, sa.SoftAt, sa.HardAt = deleting, time.Time{}, time.Time{}
+	sa.Send.Queue, sa.pending = nil, nil
+	e.submit(sa, &deleteTask{IKE: true})
+}
+
+// bequeath leaves the Child SAs of an IKE SA that was deleted to another one, for
+// the packets that are under way. Without another one they are not touched.
+func (e *Endpoint) bequeath(sa *ikeSA) {
+	var heir *ikeSA
+	for _, other := range e.ofPeer(sa.Peer) {
+		if other != sa && other.State == established && (heir == nil || other.carries()) {
+			heir = other
+		}
+	}
+	if heir == nil {
+		return
+	}
+	list := sa.sorted()
+	for _, c := range list {
+		if c.State != childRetiring {
+			e.retire(c)
+		}
+	}
+	for _, c := range list {
+		e.release(sa, c)
+		delete(sa.Children, c.SPIIn)
+		heir.Children[c.SPIIn] = c
+	}
+}
