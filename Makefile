@@ -103,6 +103,7 @@ lint: $(LINT)
 unit:
 	@echo '== unit tests'
 	CGO_ENABLED=1 $(GO) test -race ./...
+	CGO_ENABLED=0 $(GO) test ./ike -run 'Simulation$$' -seeds 2000 -v
 
 # The tests that need root, a kernel with ESP and strongSwan. They are compiled
 # here and run in the lab, a VM where this kernel has no ESP.
