@@ -90,6 +90,28 @@ func TestRestartInHandshake(t *testing.T) {
 	}
 }
 
+// TestRestartsAreNoTries restarts again and again before the answer to a rekey can
+// be heard: the peer is not given up for it, and the rekey is done in the end.
+func TestRestartsAreNoTries(t *testing.T) {
+	n := newNetwork(t, 1, nil)
+	n.up()
+	before := n.a().e.Status()[0]
+	deaf := true
+	n.drop = func(s Send) bool { return deaf && s.Remote.Addr() == n.a().addr }
+	n.step(n.a(), RekeyChild{"b"})
+	for range 2 * maxTries {
+		n.run(2 * time.Second) // it is sent once more, and kept
+		n.restart(n.a())
+	}
+	deaf = false
+	n.run(10 * time.Second)
+	n.mustFlow()
+	after := n.a().e.Status()[0]
+	if after.SPIi != before.SPIi || after.SPIr != before.SPIr || after.Rekeys.Child != before.Rekeys.Child+1 {
+		t.Errorf("the IKE SA was %v and is %v, %d Child SAs rekeyed\n%s", before.SPIi, after.SPIi, after.Rekeys.Child, n.log())
+	}
+}
+
 // TestRestartWithoutSAs restarts over a data plane that lost what it had: new
 // Child SAs take the place of those that can't be installed again.
 func TestRestartWithoutSAs(t *testing.T) {
