@@ -79,13 +79,12 @@ func (s *Service) run() {
 	}
 }
 
-// Kill ends the command by SIGKILL, if it runs.
-func (s *Service) Kill() {
+// Kill ends the command by SIGKILL. It returns false when it does not run at the
+// moment.
+func (s *Service) Kill() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cmd != nil && s.cmd.Process != nil {
-		_ = s.cmd.Process.Kill() // it fails when the process has just ended
-	}
+	return s.cmd != nil && s.cmd.Process != nil && s.cmd.Process.Kill() == nil
 }
 
 // Starts is how often the command has been started.
@@ -112,35 +111,40 @@ func (s *Service) Stop() {
 	}
 }
 
-// BeginRekey asks the loop for new keys without a process of its own, which
-// would take longer to start than a rekey takes. The channel says how it went:
-// an error if the loop died over it.
-func (q *Quick) BeginRekey() (<-chan error, error) {
-	var conn net.Conn
-	err := q.Host.Do(func() error {
-		var err error
-		conn, err = net.Dial("unix", filepath.Join("/run/ipsec-quick", q.Name, "control.sock"))
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	if _, err := conn.Write([]byte(`{"verb":"rekey"}` + "\n")); err != nil {
-		conn.Close()
-		return nil, err
-	}
+// ask sends the loop a request without a process of its own, which would take
+// longer to start than a rekey takes. The error is that of a loop that has died
+// over it, or what the loop answers.
+func (q *Quick) ask(verb string) <-chan error {
 	done := make(chan error, 1)
 	go func() {
+		var conn net.Conn
+		err := q.Host.Do(func() error {
+			var err error
+			conn, err = net.Dial("unix", filepath.Join("/run/ipsec-quick", q.Name, "control.sock"))
+			return err
+		})
+		if err != nil {
+			done <- err
+			return
+		}
 		defer conn.Close()
 		var answer struct {
-			Done  bool   `json:"done"`
 			Error string `json:"error"`
 		}
-		err := json.NewDecoder(conn).Decode(&answer)
+		if err = json.NewEncoder(conn).Encode(map[string]string{"verb": verb}); err == nil {
+			err = json.NewDecoder(conn).Decode(&answer)
+		}
 		if err == nil && answer.Error != "" {
-			err = fmt.Errorf("rekey: %s", answer.Error)
+			err = fmt.Errorf("%s: %s", verb, answer.Error)
 		}
 		done <- err
 	}()
-	return done, nil
+	return done
 }
+
+// Serves says whether the loop is there and answers.
+func (q *Quick) Serves() bool { return <-q.ask("status") == nil }
+
+// BeginRekey asks the loop for new keys. The channel says how it went: an error
+// if the loop died over it.
+func (q *Quick) BeginRekey() <-chan error { return q.ask("rekey") }
