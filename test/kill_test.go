@@ -75,8 +75,11 @@ func TestKill(t *testing.T) {
 			for _, v := range ends {
 				v.wantOnePair(t)
 			}
-			note := stream.Lossless("kill -9")
 			there, back := stream.Stop()
+			if !c.both && there.Lost+back.Lost+there.Errors+back.Errors > 0 {
+				t.Logf("the peer's loop:\n%s", b.Exec("tail", "-n", "500", "/run/ipsec-quick/peer/log").Stdout)
+			}
+			note := stream.Lossless("kill -9")
 			capture.NothingClear()
 			row.Notef("%d kills, %d of them during a rekey, %d starts, %s, %d duplicated, longest gap %v, a rekey %.1f s after the last",
 				c.kills, during, starts(ends), note, there.Duplicated+back.Duplicated,

@@ -253,7 +253,7 @@ func (d *direction) send(due int, now time.Time) {
 		}
 		if err != nil {
 			d.report.Errors++
-			d.report.LastError = err
+			d.report.LastError = fmt.Errorf("at %s: %w", now.Format("15:04:05.000"), err)
 			continue
 		}
 		d.report.Sent++
