@@ -18,8 +18,9 @@ import (
 
 // TestFlood has a tunnel that carries packets and rekeys every two seconds under
 // requests for new IKE SAs from all over the loopback network, of which some have
-// a cookie of nobody's. Meanwhile another peer gets in. The long form asks for
-// 20,000 requests a second; how many an emulated machine sends it says.
+// a cookie of nobody's. Meanwhile another peer gets in, whose address is in the
+// tunnel file. The long form asks for 20,000 requests a second; how many an
+// emulated machine sends it says.
 func TestFlood(t *testing.T) {
 	row := harness.NewRow("8. More", "a flood of IKE_SA_INIT requests", "responder")
 	row.Of(t)
@@ -30,8 +31,8 @@ func TestFlood(t *testing.T) {
 	fa, fb, fc := between(a, b), between(b, a), between(c, a)
 	fa.peer, fa.start = "", "passive" // anybody may be the peer
 	fb.lifetime = `time = { soft = "2s", hard = "30s" }`
-	text := fa.String() + fmt.Sprintf("[[peer]]\nname = \"third\"\nid = \"c.example\"\npsk = %q\nlocal_ts = [%q]\nremote_ts = [%q]\nstart = \"passive\"\n",
-		testPSK, a.Net4, c.Net4)
+	text := fa.String() + fmt.Sprintf("[[peer]]\nname = \"third\"\nendpoint = %q\nid = \"c.example\"\npsk = %q\nlocal_ts = [%q]\nremote_ts = [%q]\nstart = \"passive\"\n",
+		c.Outer4, testPSK, a.Net4, c.Net4)
 	qa, qb, qc := harness.NewQuick(t, a, "flood", text), harness.NewQuick(t, b, "flood", fb.String()), harness.NewQuick(t, c, "flood", fc.String())
 	qa.Up()
 	qb.Up()

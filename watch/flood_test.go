@@ -248,11 +248,11 @@ func TestStrangersWait(t *testing.T) {
 		t.Error("a message of ours is not known")
 	}
 	for range strangerQueue + 2 {
-		if !in.put(ike.Datagram{}, false) {
+		if !in.put(in.strangers, ike.Datagram{}, false) {
 			t.Error("stopped")
 		}
 	}
-	if !in.put(ike.Datagram{}, true) || len(in.strangers) != strangerQueue || in.drops.flood.Load() != 2 {
+	if !in.put(in.known, ike.Datagram{}, true) || len(in.strangers) != strangerQueue || in.drops.flood.Load() != 2 {
 		t.Errorf("%d strangers wait, %d were dropped", len(in.strangers), in.drops.flood.Load())
 	}
 	if n := testing.AllocsPerRun(100, func() { in.isKnown(message) }); n > 0 {

@@ -105,6 +105,7 @@ func open(p parts, leftovers bool) (*loop, error) {
 		}
 		l.peers[c.Name], l.byReqID[q.reqID] = q, q
 	}
+	l.knowAddresses()
 	if err := l.begin(leftovers); err != nil {
 		return l, err
 	}

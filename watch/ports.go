@@ -29,10 +29,10 @@ func (l *loop) register() {
 		_ = f.Close()
 		l.in.spis.add(spi)
 	}
-	if len(spis) == len(l.in.spis.spis) {
+	if len(spis) == len(l.in.spis.all) {
 		return
 	}
-	for spi := range l.in.spis.spis {
+	for spi := range l.in.spis.all {
 		if !l.core.Owns(spi) {
 			_ = os.Remove(l.spiFile(spi)) // at worst a datagram is handed to us in vain
 			l.in.spis.remove(spi)

@@ -34,14 +34,15 @@ type traffic struct {
 	flood  atomic.Uint64 // from strangers, faster than the loop takes them
 }
 
-// inbox is where the readers put IKE messages. Those for IKE SAs of ours have a
-// queue of their own, so that a flood of requests for new ones, which anybody can
-// send, does not keep them waiting.
+// inbox is where the readers put IKE messages. Those for IKE SAs of ours and from
+// the addresses of our peers have a queue of their own, so that a flood of requests
+// for new IKE SAs, which anybody can send, does not keep them waiting.
 type inbox struct {
-	known     chan ike.Datagram // the readers wait while it is full
+	known     chan ike.Datagram // for an IKE SA of ours the readers wait while it is full
 	strangers chan ike.Datagram // what comes while it is full is dropped
-	spis      spiSet
-	stop      chan struct{} // closed: nobody takes them any more
+	spis      set[wire.SPI]     // of our IKE SAs
+	peers     set[netip.Addr]   // addresses of endpoints
+	stop      chan struct{}     // closed: nobody takes them any more
 	drops     traffic
 	done      sync.WaitGroup
 }
@@ -49,32 +50,41 @@ type inbox struct {
 func newInbox() inbox {
 	return inbox{
 		known: make(chan ike.Datagram, datagramQueue), strangers: make(chan ike.Datagram, strangerQueue),
-		spis: spiSet{spis: map[wire.SPI]bool{}}, stop: make(chan struct{}),
+		stop: make(chan struct{}),
 	}
 }
 
-// spiSet is the IKE SPIs on our side. The loop alone changes it.
-type spiSet struct {
-	mu   sync.RWMutex
-	spis map[wire.SPI]bool
+// set is what the readers ask for. The loop alone changes it.
+type set[K comparable] struct {
+	mu  sync.RWMutex
+	all map[K]bool
 }
 
-func (s *spiSet) has(spi wire.SPI) bool {
+func (s *set[K]) has(k K) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.spis[spi]
+	return s.all[k]
 }
 
-func (s *spiSet) add(spi wire.SPI) {
+func (s *set[K]) add(k K) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.spis[spi] = true
+	if s.all == nil {
+		s.all = map[K]bool{}
+	}
+	s.all[k] = true
 }
 
-func (s *spiSet) remove(spi wire.SPI) {
+func (s *set[K]) replace(all map[K]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.spis, spi)
+	s.all = all
+}
+
+func (s *set[K]) remove(k K) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, k)
 }
 
 // readAll starts a reader for each socket.
@@ -116,8 +126,12 @@ func (in *inbox) read(conn *net.UDPConn, port uint16, nat bool) {
 			}
 			data = data[len(nonESP):]
 		}
-		known := in.isKnown(data)
-		if !known && (len(data) > maxStranger || len(in.strangers) == cap(in.strangers)) {
+		remote := from.Addr().Unmap().WithZone("")
+		queue, waits := in.strangers, in.isKnown(data)
+		if waits || in.peers.has(remote) {
+			queue = in.known
+		}
+		if !waits && (len(data) > maxStranger || len(queue) == cap(queue)) {
 			in.drops.flood.Add(1) // before it has cost any memory
 			continue
 		}
@@ -128,11 +142,11 @@ func (in *inbox) read(conn *net.UDPConn, port uint16, nat bool) {
 		}
 		d := ike.Datagram{
 			Local:  netip.AddrPortFrom(local, port),
-			Remote: netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port()),
+			Remote: netip.AddrPortFrom(remote, from.Port()),
 			NATT:   nat,
 			Data:   bytes.Clone(data),
 		}
-		if !in.put(d, known) {
+		if !in.put(queue, d, waits) {
 			return
 		}
 	}
@@ -144,20 +158,20 @@ func (in *inbox) isKnown(data []byte) bool {
 	return err == nil && in.spis.has(ourSPI(h))
 }
 
-// put gives a datagram to the loop. For an IKE SA of ours it waits: what the loop
-// does not get to, the kernel queues and then drops. It returns false when nobody
-// takes it any more.
-func (in *inbox) put(d ike.Datagram, known bool) bool {
-	if !known {
+// put gives a datagram to the loop. With waits it does so: what the loop does not
+// get to, the kernel queues and then drops. It returns false when nobody takes it
+// any more.
+func (in *inbox) put(queue chan<- ike.Datagram, d ike.Datagram, waits bool) bool {
+	if !waits {
 		select {
-		case in.strangers <- d:
+		case queue <- d:
 		default:
 			in.drops.flood.Add(1)
 		}
 		return true
 	}
 	select {
-	case in.known <- d:
+	case queue <- d:
 		return true
 	case <-in.stop:
 		return false

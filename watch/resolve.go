@@ -87,6 +87,7 @@ func (l *loop) answered(a answer) {
 		if len(p.addresses) == 0 {
 			a.err = fmt.Errorf("%s has no address of the family of local.address %v", p.conf.Endpoint.Host, p.conf.Address)
 		} else {
+			l.knowAddresses()
 			l.push(ike.PeerAddresses{Peer: a.peer, Addresses: slices.Clone(p.addresses)})
 			if !p.up && !slices.Contains(p.addresses, p.remote) {
 				l.locate(p, p.addresses[0])
@@ -97,6 +98,17 @@ func (l *loop) answered(a answer) {
 		p.wanted = false
 		l.initiate(p, a.err)
 	}
+}
+
+// knowAddresses tells the readers from where our peers speak.
+func (l *loop) knowAddresses() {
+	all := map[netip.Addr]bool{}
+	for _, p := range l.peers {
+		for _, a := range p.addresses {
+			all[a] = true
+		}
+	}
+	l.in.peers.replace(all)
 }
 
 // usable leaves out the addresses of a family that we do not speak from.
