@@ -1,7 +1,7 @@
 package ike
 
 import (
-	"math/rand/v2"
+	"io"
 	"net/netip"
 	"time"
 
@@ -20,10 +20,9 @@ type profile struct {
 
 var simNames = []string{"a", "b", "c"}
 
-// begin makes the world of a seed.
-func (w *world) begin(seed uint64) {
-	w.rand = rand.New(rand.NewPCG(seed, 1))
-	w.sent, w.windows = map[sentID]*datagram{}, map[windowID]*window{}
+// begin makes the world. Endpoints draw from source.
+func (w *world) begin(source io.Reader) {
+	w.keys, w.sent, w.windows = map[string]bool{}, map[sentID]*datagram{}, map[windowID]*window{}
 	pick := func(n ...int) int { return n[w.rand.IntN(len(n))] }
 	w.conditions = conditions{
 		loss: pick(0, 0, 5, 15, 30), duplicates: pick(0, 0, 10, 30),
@@ -34,7 +33,6 @@ func (w *world) begin(seed uint64) {
 		lostEvents: pick(0, 0, 20, 60), failing: pick(0, 0, 0, 5, 20),
 		taken: w.chance(30), mishaps: pick(4, 8, 16, 24),
 	}
-	source := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24), byte(seed >> 32)})
 	count := pick(2, 2, 2, 3)
 	for i := range count {
 		w.addHost(simNames[i], netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), source)

@@ -3,6 +3,7 @@ package ike
 import (
 	"container/heap"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"runtime/debug"
 	"time"
@@ -117,8 +118,17 @@ const (
 )
 
 // simulate plays one seed, and returns what went wrong; nil: nothing.
-func simulate(seed uint64, breaks mutation, record bool) (failed *violation) {
-	w := &world{breaks: breaks, record: record, keys: map[string]bool{}}
+func simulate(seed uint64, breaks mutation, record bool) *violation {
+	w := &world{rand: rand.New(rand.NewPCG(seed, 1)), breaks: breaks, record: record}
+	failed := w.play(rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24), byte(seed >> 32)}))
+	if failed != nil {
+		failed.seed = seed
+	}
+	return failed
+}
+
+// play is a life from begin to end. It returns what went wrong; nil: nothing.
+func (w *world) play(source io.Reader) (failed *violation) {
 	defer func() {
 		switch p := recover().(type) {
 		case nil:
@@ -129,9 +139,9 @@ func simulate(seed uint64, breaks mutation, record bool) (failed *violation) {
 			failed = &violation{text: fmt.Sprintf("panic: %v\n%s", p, debug.Stack())}
 		}
 		w.state()
-		failed.seed, failed.trace = seed, w.trace
+		failed.trace = w.trace
 	}()
-	w.begin(seed)
+	w.begin(source)
 	w.run(trouble, func() bool { return false })
 	w.calm()
 	if !w.run(w.now+recovery, w.settled) {
