@@ -170,10 +170,13 @@ func (v *victim) wantServed(t *testing.T) {
 		before = s.Peers[0]
 		return true
 	})
-	within(t, 15*time.Second, v.Host.Name+": a soft limit served", func() bool {
+	if !harness.Poll(15*time.Second, func() bool {
 		p := v.Peer()
 		return p.Rekeys.Child > before.Rekeys.Child && p.Expires.Soft > before.Expires.Soft
-	})
+	}) {
+		t.Fatalf("%s: no soft limit served within 15 s:\n%s\nof %+v", v.Host.Name,
+			v.Exec("status", v.Name, "--json").Stdout, before)
+	}
 	p := v.Peer()
 	if p.IKE.SPIi != v.first.IKE.SPIi || p.IKE.SPIr != v.first.IKE.SPIr {
 		t.Errorf("%s: the IKE SA is %s_i %s_r, at first %s_i %s_r", v.Host.Name,
