@@ -220,7 +220,8 @@ func (e *Endpoint) retire(c *child) {
 // unreplace frees the Child SA that one was to replace which goes instead: it can
 // be rekeyed again.
 func (e *Endpoint) unreplace(sa *ikeSA, gone *child) {
-	if t, ok := sa.Send.Active.(*childTask); ok && t.RivalSPI == gone.SPIIn {
+	// One that is retiring was used, or was freed when it was deleted.
+	if t, ok := sa.Send.Active.(*childTask); ok && t.RivalSPI == gone.SPIIn && gone.State != childRetiring {
 		t.Rival, t.RivalSPI = nil, 0
 	}
 	for _, c := range sa.Children {

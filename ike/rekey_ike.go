@@ -24,6 +24,10 @@ type ikeTask struct {
 	RivalSPI wire.SPI
 }
 
+// contestedFor bounds how long it is open whether what the peer's rekey made
+// stays: our own was answered by then, or the peer was given up.
+const contestedFor = 2 * time.Minute
+
 func (*ikeTask) exchange() wire.ExchangeType { return wire.CreateChildSA }
 
 func (t *ikeTask) abort(e *Endpoint, _ *ikeSA) {
@@ -32,7 +36,7 @@ func (t *ikeTask) abort(e *Endpoint, _ *ikeSA) {
 	}
 	// Nobody is left to decide for what the peer's rekey made.
 	if rival := e.state.SAs[t.RivalSPI]; rival != nil && rival.State == contested {
-		e.drop(rival)
+		e.deleteIKE(rival, nil)
 	}
 }
 
@@ -90,7 +94,9 @@ func (t *ikeTask) response(e *Endpoint, sa *ikeSA, ps payloads) progress {
 	next.LowestNonce = lowest(t.Nonce, nr)
 	e.add(next)
 	if sa.State == deleting {
-		e.deleteIKE(next, nil) // Close came first
+		// Close came first, or the peer has another IKE SA that stays.
+		e.deleteIKE(next, nil)
+		t.abort(e, sa)
 		return finished
 	}
 	rival := e.state.SAs[t.RivalSPI]
@@ -130,7 +136,10 @@ func (t *ikeTask) failed(e *Endpoint, sa *ikeSA, err error) progress {
 		e.supersede(sa)
 		return finished
 	}
-	t.retryLater(e, sa, err)
+	t.abort(e, sa)
+	if sa.State == established {
+		t.retryLater(e, sa, err)
+	}
 	return finished
 }
 
@@ -176,7 +185,7 @@ func (e *Endpoint) respondRekeyIKE(sa *ikeSA, ps payloads) {
 	if rivals {
 		// Which one stays is decided when the answer to ours comes.
 		ours.Rival, ours.RivalSPI = next.LowestNonce, next.local()
-		next.State = contested
+		next.State, next.HardAt = contested, e.now.Add(contestedFor)
 	} else {
 		e.inherit(sa, next)
 		e.supersede(sa)
@@ -200,14 +209,12 @@ func (sa *ikeSA) halfDone() bool {
 // heir is a new IKE SA between the same ends (RFC 7296, Section 2.18). Its
 // original initiator is who asked for the rekey.
 func (e *Endpoint) heir(sa *ikeSA, original bool, spii, spir wire.SPI, choice suite.Choice) *ikeSA {
-	next := &ikeSA{
+	return &ikeSA{
 		Peer: sa.Peer, Original: original, SPIi: spii, SPIr: spir,
 		Local: sa.Local, Remote: sa.Remote, NATT: sa.NATT, NATHere: sa.NATHere, NATThere: sa.NATThere,
 		State: established, Choice: choice, Fragmentation: sa.Fragmentation, PeerHashes: sa.PeerHashes,
 		Birth: sa.Birth, Children: children{}, Created: e.now, LastHeard: e.now, LastSent: e.now,
 	}
-	e.startLifetime(next)
-	return next
 }
 
 // inherit moves the Child SAs, and what was to be done about them, to the new
@@ -217,6 +224,7 @@ func (e *Endpoint) inherit(sa, next *ikeSA) {
 		e.state.Peers[sa.Peer].Rekeys.IKE++
 	}
 	next.State = established
+	e.startLifetime(next)
 	for spi, c := range sa.Children {
 		c.AnswerID = 0
 		next.Children[spi] = c

@@ -19,6 +19,9 @@ const (
 	timeoutFactor = 1.8
 	maxTimeout    = 8 * time.Second
 	maxTries      = 7
+	// A peer that was heard during the last maxSilence lives, though not one of
+	// its responses came: it gets as many tries again.
+	maxSilence = 2 * maxTimeout
 )
 
 // outgoing is the exchanges that we initiate.
@@ -142,7 +145,7 @@ func (sa *ikeSA) authenticated() bool { return sa.State != initSent && sa.State 
 func (e *Endpoint) retransmit(sa *ikeSA) {
 	r := sa.Send.Request
 	r.Tries++
-	if r.Tries >= maxTries {
+	if r.Tries >= maxTries && (e.now.Sub(sa.LastHeard) >= maxSilence || r.Tries >= 2*maxTries) {
 		e.dismiss(sa, &TimeoutError{Exchange: r.Exchange, Remote: sa.Remote})
 		return
 	}

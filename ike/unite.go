@@ -21,20 +21,6 @@ func (b birth) collides(other birth) bool {
 	return b.Original != other.Original && !b.Done.Before(other.Begun) && !other.Done.Before(b.Begun)
 }
 
-// loses reports whether of two IKE SAs with a peer this one goes. If each side
-// began one it is that with the lowest nonce, deleted by who began it, as in a
-// rekey (RFC 7296, Section 2.8): which one is older looks different from the two
-// ends. Of two that one side began it is the older one.
-func (b birth) loses(other birth) bool {
-	if b.Original != other.Original {
-		return slices.Compare(b.LowestNonce, other.LowestNonce) < 0
-	}
-	return b.Begun.Before(other.Begun)
-}
-
-// oursToDelete reports whether we delete an IKE SA that loses against another.
-func (b birth) oursToDelete(winner birth) bool { return b.Original || !winner.Original }
-
 // dropOthers forgets the other IKE SAs with a peer that says that it has none
 // (INITIAL_CONTACT, RFC 7296, Section 2.4), but for one that began at the same
 // time from our side: that collision is settled by unite.
@@ -48,26 +34,33 @@ func (e *Endpoint) dropOthers(sa *ikeSA) {
 	}
 }
 
-// rivals are the IKE SA with a peer that stays and those that are ours to delete,
-// when both sides began or the peer began anew.
+// rivals are the IKE SA with a peer that stays and those that are ours to delete.
+// Both ends choose alike, though they may not have the same ones: of those that
+// one side began only its newest counts, it has given up the others. If both sides
+// began, that with the lowest nonce goes, deleted by who began it, as in a rekey
+// (RFC 7296, Section 2.8): which one is older looks different from the two ends.
 func (e *Endpoint) rivals(peer string) (winner *ikeSA, losers []*ikeSA) {
 	var list []*ikeSA
+	var ours, theirs *ikeSA // the newest ones
 	for _, sa := range e.state.ByPeer[peer] {
-		if sa.State == established && sa.Init == nil {
-			list = append(list, sa)
+		if sa.State != established || sa.Init != nil {
+			continue
+		}
+		list = append(list, sa)
+		newest := &theirs
+		if sa.Birth.Original {
+			newest = &ours
+		}
+		if *newest == nil || (*newest).Birth.Begun.Before(sa.Birth.Begun) {
+			*newest = sa
 		}
 	}
-	if len(list) < 2 {
-		return nil, nil
-	}
-	winner = list[0]
-	for _, sa := range list[1:] {
-		if winner.Birth.loses(sa.Birth) {
-			winner = sa
-		}
+	winner = ours
+	if ours == nil || theirs != nil && slices.Compare(ours.Birth.LowestNonce, theirs.Birth.LowestNonce) < 0 {
+		winner = theirs
 	}
 	for _, sa := range list {
-		if sa != winner && sa.Birth.oursToDelete(winner.Birth) {
+		if sa != winner && sa != theirs {
 			losers = append(losers, sa)
 		}
 	}
