@@ -293,3 +293,38 @@ func TestStrayDatagrams(t *testing.T) {
 		})
 	}
 }
+
+// TestHeard: a peer that sends requests is not given up because it was away each
+// time that ours came; one that never answers is.
+func TestHeard(t *testing.T) {
+	n := newNetwork(t, 1, func(a, b *Peer) { a.DPD, b.DPD = 0, 0 })
+	n.up()
+	deaf := true // b does not hear requests of a, nor a its answers
+	n.drop = func(s Send) bool {
+		m, err := wire.Parse(s.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return deaf && m.Response == (s.Local.Addr() == addrB)
+	}
+	n.step(n.a(), RekeyChild{"b"})
+	for range 5 { // longer than a request has
+		n.run(15 * time.Second)
+		n.step(n.b(), RekeyIKE{"a"}) // refused, but heard
+	}
+	if lost, ok := said[Lost](n.a()); ok {
+		t.Fatalf("the peer was given up: %v\n%s", lost.Err, n.log())
+	}
+	deaf = false
+	n.run(10 * time.Second)
+	n.rekeyed()
+	deaf = true
+	n.step(n.a(), RekeyChild{"b"})
+	for range 12 {
+		n.run(15 * time.Second)
+		n.step(n.b(), RekeyIKE{"a"})
+	}
+	if _, ok := said[Lost](n.a()); !ok {
+		t.Error("the peer is never given up")
+	}
+}

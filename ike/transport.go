@@ -19,9 +19,9 @@ const (
 	timeoutFactor = 1.8
 	maxTimeout    = 8 * time.Second
 	maxTries      = 7
-	// A peer that was heard during the last maxSilence lives, though not one of
-	// its responses came: it gets as many tries again.
-	maxSilence = 2 * maxTimeout
+	// patience is how long a peer may leave a request unanswered that sends
+	// requests itself all the while.
+	patience = 2 * time.Minute
 )
 
 // outgoing is the exchanges that we initiate.
@@ -46,6 +46,8 @@ type request struct {
 	Exchange  wire.ExchangeType
 	Datagrams [][]byte // one, or the fragments
 	Tries     int
+	First     time.Time // when it was sent
+	Last      time.Time // and the last time
 	At        time.Time // of the next retransmission
 }
 
@@ -124,7 +126,7 @@ func (e *Endpoint) finish(sa *ikeSA) {
 // sendRequest sends a request for the first time.
 func (e *Endpoint) sendRequest(sa *ikeSA, m *wire.Message, datagrams [][]byte) {
 	sa.Send.NextID = m.MessageID + 1
-	sa.Send.Request = &request{ID: m.MessageID, Exchange: m.Exchange, Datagrams: datagrams, At: e.now.Add(firstTimeout)}
+	sa.Send.Request = &request{ID: m.MessageID, Exchange: m.Exchange, Datagrams: datagrams, First: e.now, Last: e.now, At: e.now.Add(firstTimeout)}
 	e.persist(sa)
 	e.transmit(sa, datagrams)
 	e.reportMessage(sa, m, "to", sa.Remote)
@@ -145,7 +147,7 @@ func (sa *ikeSA) authenticated() bool { return sa.State != initSent && sa.State 
 func (e *Endpoint) retransmit(sa *ikeSA) {
 	r := sa.Send.Request
 	r.Tries++
-	if r.Tries >= maxTries && (e.now.Sub(sa.LastHeard) >= maxSilence || r.Tries >= 2*maxTries) {
+	if r.Tries >= maxTries {
 		e.dismiss(sa, &TimeoutError{Exchange: r.Exchange, Remote: sa.Remote})
 		return
 	}
@@ -153,8 +155,22 @@ func (e *Endpoint) retransmit(sa *ikeSA) {
 	for range r.Tries {
 		wait = min(time.Duration(float64(wait)*timeoutFactor), maxTimeout)
 	}
-	r.At = e.now.Add(wait)
+	r.Last, r.At = e.now, e.now.Add(wait)
 	e.transmit(sa, r.Datagrams)
+}
+
+// heard says that the peer made a new request: it lives. It may have been away
+// each time that ours came (a process that is restarted again and again), so ours
+// goes out once more now, and the peer has all the time again.
+func (e *Endpoint) heard(sa *ikeSA) {
+	r := sa.Send.Request
+	if r == nil || r.Tries == 0 || e.now.Sub(r.First) > patience {
+		return
+	}
+	r.Tries = 0
+	if at := r.Last.Add(firstTimeout); at.Before(r.At) {
+		r.At = at
+	}
 }
 
 // respond answers the request that is being processed and remembers the answer.
@@ -273,6 +289,7 @@ func (e *Endpoint) process(sa *ikeSA, d Datagram, m *wire.Message, inner *plaint
 			e.finish(sa)
 		}
 	default:
+		e.heard(sa)
 		e.request(sa, d, m, ps)
 	}
 }
