@@ -21,6 +21,11 @@ const (
 	maxHalfOpenPeer = 10  // the same by address
 	halfOpenFor     = 30 * time.Second
 	cookieLife      = time.Minute // of a secret; the one before is accepted too
+	// cookiesFor is how long cookies are asked for once they were. It is longer than
+	// a request is sent again: if one was answered by COOKIE and then the same one by
+	// our choice, the initiator would not know which of its two messages, without and
+	// with the cookie, AUTH has to cover (RFC 7296, Section 2.6).
+	cookiesFor = time.Minute
 
 	// Requests without a cookie that are looked at, at once and a second: most of
 	// what can be asked leaves no half-open IKE SA behind that would count.
@@ -35,6 +40,7 @@ const (
 type cookieJar struct {
 	secret, previous []byte
 	until            time.Time
+	wanted           time.Time // until then everybody has to show one
 }
 
 // cookie is bound to the nonce, the SPI and the address that it is asked for.
@@ -80,11 +86,17 @@ func (e *Endpoint) admit(d Datagram, spi wire.SPI, nonce []byte, known bool) boo
 		e.stats.Flooded++
 		return false
 	}
-	if known || open < cookiesFrom && same < cookiesFromPeer && e.strangers.AllowN(e.now, 1) {
+	if known {
 		return true
 	}
-	e.askCookie(d, spi, nonce)
-	return false
+	if open >= cookiesFrom || same >= cookiesFromPeer || !e.strangers.AllowN(e.now, 1) {
+		e.cookies.wanted = e.now.Add(cookiesFor)
+	}
+	if e.now.Before(e.cookies.wanted) {
+		e.askCookie(d, spi, nonce)
+		return false
+	}
+	return true
 }
 
 // askCookie wants the request again, with proof that its sender has the address

@@ -154,7 +154,8 @@ func (e *Endpoint) receiveInitResponse(sa *ikeSA, d Datagram, m *wire.Message) {
 	}
 	switch {
 	case ps.notify(wire.NotifyCookie) != nil:
-		if c := ps.notify(wire.NotifyCookie).Data; len(c) <= maxCookie {
+		// The same cookie again is the answer to an older request.
+		if c := ps.notify(wire.NotifyCookie).Data; len(c) <= maxCookie && !slices.Equal(c, sa.Init.Cookie) {
 			sa.Init.Cookie = slices.Clone(c)
 			e.restart(sa)
 		}
