@@ -35,6 +35,9 @@ func (r *ChildRequest) allocate(e *Endpoint, sa *ikeSA) bool {
 // reference is what the data plane's answers carry.
 func (r *ChildRequest) reference() uint64 { return r.Ref }
 
+// spi is the SPI on our side of what it makes.
+func (r *ChildRequest) spi() uint32 { return r.SPI }
+
 // offer makes the payloads that propose a Child SA.
 func (r *ChildRequest) offer(e *Endpoint, sa *ikeSA, proposals []suite.Proposal) []wire.Payload {
 	p := e.peers[sa.Peer]
@@ -120,8 +123,19 @@ type pending struct {
 // waiter is a task that waits for the data plane.
 type waiter interface {
 	reference() uint64
+	spi() uint32
 	allocated(e *Endpoint, sa *ikeSA, spi uint32, err error)
 	installed(e *Endpoint, sa *ikeSA, err error)
+}
+
+// making is the Child SA that a task of ours waits to see installed, or nil.
+func (sa *ikeSA) making() *child {
+	if w, ok := sa.Send.Active.(waiter); ok {
+		if c := sa.Children[w.spi()]; c != nil && c.State == childInstalling {
+			return c
+		}
+	}
+	return nil
 }
 
 // spiAllocated takes an SPI to who asked for it.

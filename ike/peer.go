@@ -65,7 +65,7 @@ func (e *Endpoint) establish(sa *ikeSA) {
 // startLifetime sets the timers of an established IKE SA.
 func (e *Endpoint) startLifetime(sa *ikeSA) {
 	p := e.peers[sa.Peer]
-	sa.Established = e.now
+	sa.Established, sa.SoftAt, sa.HardAt = e.now, time.Time{}, time.Time{}
 	if p.IKESoft > 0 {
 		sa.SoftAt = e.now.Add(e.earlier(p.IKESoft, p.Jitter))
 	}

@@ -111,7 +111,6 @@ func (h *simHost) crashes() bool {
 		return false
 	}
 	h.w.note(h, "crashes")
-	h.w.undone(h)
 	h.alive, h.frozen, h.waiting = false, false, nil
 	h.life++
 	h.w.trouble()

@@ -134,7 +134,7 @@ func (e *Endpoint) recovered(present map[ChildID]bool) {
 		for _, c := range sa.sorted() {
 			e.recoverChild(sa, c, present)
 		}
-		e.recoverTask(sa)
+		e.recoverTask(sa, present)
 	}
 	for i := range e.cfg.Peers {
 		name := e.cfg.Peers[i].Name
@@ -146,12 +146,17 @@ func (e *Endpoint) recovered(present map[ChildID]bool) {
 	}
 }
 
-// recoverTask sends the request that waits for its response again. A task that
-// waited for the data plane begins again; IKE_AUTH is over by then, and its Child
-// SA is made by an exchange of its own.
-func (e *Endpoint) recoverTask(sa *ikeSA) {
+// recoverTask sends the request that waits for its response again, and installs
+// again what the response made. A task that waited for an SPI begins again.
+func (e *Endpoint) recoverTask(sa *ikeSA, present map[ChildID]bool) {
 	t := sa.Send.Active
-	switch {
+	switch c := sa.making(); {
+	case c != nil && present[c.InID()] && present[c.OutID()]:
+		t.(waiter).installed(e, sa, nil)
+		return
+	case c != nil:
+		e.emit(RemoveChild{c.withoutKeys()}, InstallChild{Ref: Ref{SA: sa.local(), N: t.(waiter).reference()}, Child: c.ChildSA})
+		return
 	case sa.Send.Request != nil:
 		// Nobody listened meanwhile: the peer gets all the time again.
 		sa.Send.Request.Tries, sa.Send.Request.At = 0, e.now
@@ -185,6 +190,9 @@ func (e *Endpoint) recoverChild(sa *ikeSA, c *child, present map[ChildID]bool) {
 			e.removeChild(sa, c)
 		}
 	case childInstalling:
+		if c == sa.making() {
+			return // nothing was sent on it yet: no nonce is used twice
+		}
 		// Whether the peer has it may not be known: it goes on both sides.
 		e.removeChild(sa, c)
 		e.submit(sa, &deleteTask{SPIs: []uint32{c.SPIIn}})
