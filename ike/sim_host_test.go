@@ -150,7 +150,7 @@ func (h *simHost) carryOut(a Action) Event {
 			w.fail("%s: SPI %08x is not reserved", h.name, a.Child.SPIIn)
 		}
 		if !w.kind && w.chance(w.profile.failing) {
-			w.undone(h)
+			w.undone(h, a.Child.Peer)
 			return Installed{Ref: a.Ref, Err: errors.New("no memory")}
 		}
 		if w.breaks.outboundFirst {

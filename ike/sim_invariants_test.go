@@ -2,6 +2,7 @@ package ike
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -54,27 +55,16 @@ func (w *world) cause(h *simHost, peer string) {
 	}
 }
 
-// undone is a crash, a hard limit, or a Child SA that could not be installed. While one of two
-// IKE SAs with a peer goes this may be the Child SA that both ends are about to
-// use, and until the DELETE of it is here the other end does not know.
-func (w *world) undone(h *simHost) {
-	for _, p := range w.pairs {
-		if !p.has(h) {
-			continue
-		}
-		for i, end := range p.hosts {
-			n := 0
-			if end.e == nil {
-				continue
-			}
-			for _, sa := range end.e.ofPeer(p.hosts[1-i].name) {
-				if sa.State <= established {
-					n++
-				}
-			}
-			if n > 1 {
-				p.mayLose = max(p.mayLose, w.now+15*time.Second)
-			}
+// undone is a Child SA that could not be installed. While one of several IKE SAs
+// with a peer goes it may be the one that the peer is about to use, and until the
+// DELETE of it is there the peer does not know: what it sends meanwhile is lost.
+// The protocol has no word for it that comes before the answer which lets the peer
+// begin.
+func (w *world) undone(h *simHost, peer string) {
+	p := w.pair(h, peer)
+	for _, end := range p.hosts {
+		if end.e != nil && len(end.e.ofPeer(p.other(end).name)) > 1 {
+			p.down = true
 		}
 	}
 }
@@ -139,11 +129,29 @@ func (w *world) checkStep(h *simHost) {
 }
 
 // isUp reports whether the tunnel of a pair is back: packets pass both ways, and
-// neither end is about to take it down.
+// neither end is about to take it down, or has lost an SA that the other may use.
 func (w *world) isUp(p *pair) bool {
 	a, b := p.hosts[0], p.hosts[1]
 	return a.alive && b.alive && a.closing == nil && b.closing == nil &&
-		w.flows(a, b) == nil && w.flows(b, a) == nil
+		w.flows(a, b) == nil && w.flows(b, a) == nil && !a.lacks(b) && !b.lacks(a)
+}
+
+// lacks reports whether a host has no SA any more for a Child SA that its peer
+// may still use: the kernel has not said so yet, or the DELETE of it is under way.
+func (h *simHost) lacks(peer *simHost) bool {
+	for _, sa := range h.e.ofPeer(peer.name) {
+		for _, c := range sa.Children {
+			if c.State == childLive && (h.find(h.in, c.InID()) == nil || h.find(h.out, c.OutID()) == nil) {
+				return true
+			}
+		}
+		for _, t := range sa.Send.tasks() {
+			if d, ok := t.(*deleteTask); ok && slices.ContainsFunc(d.SPIs, func(spi uint32) bool { return sa.Children[spi] == nil }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // checkOwners: the core knows each SA in the data plane.

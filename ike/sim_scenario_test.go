@@ -240,7 +240,6 @@ func (w *world) takeDown(p *pair, h, o *simHost) {
 		h.reboot(3 * time.Second)
 	case 2:
 		if sa := h.outbound(o); sa != nil {
-			w.undone(h)
 			w.cause(h, o.name)
 			h.hardExpires(sa)
 		}
