@@ -26,7 +26,7 @@ type ikeTask struct {
 
 // contestedFor bounds how long it is open whether what the peer's rekey made
 // stays: our own was answered by then, or the peer was given up.
-const contestedFor = 2 * time.Minute
+const contestedFor = 3 * time.Minute
 
 func (*ikeTask) exchange() wire.ExchangeType { return wire.CreateChildSA }
 

@@ -46,7 +46,8 @@ func (p *pair) excused(sent time.Duration) bool { return p.down || sent <= p.upA
 //   - the tunnel was not up yet;
 //   - a host is taken down or loses all it has (Close, reboot);
 //   - the kernel of a host reaches a hard limit because the scenario says so;
-//   - a host gives its peer up after it was away for longer than an end waits.
+//   - a host gives its peer up after it was away for longer than an end waits;
+//   - a Child SA could not be installed, see [world.undone].
 func (w *world) cause(h *simHost, peer string) {
 	for _, p := range w.pairs {
 		if p.has(h) && (peer == "" || p.other(h).name == peer) {
