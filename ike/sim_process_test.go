@@ -111,6 +111,10 @@ func (h *simHost) crashes() bool {
 		return false
 	}
 	h.w.note(h, "crashes")
+	if h.closing != nil {
+		h.down() // `down` goes on without the loop
+		return true
+	}
 	h.alive, h.frozen, h.waiting = false, false, nil
 	h.life++
 	h.w.trouble()

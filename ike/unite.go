@@ -7,26 +7,19 @@ import (
 	"ipsec-quick/ike/wire"
 )
 
-// birth is how an IKE SA and those that its rekeys made came to be. Both ends
-// compare two of them alike, whatever was rekeyed meanwhile.
+// birth is how an IKE SA and those that its rekeys made came to be.
 type birth struct {
 	Original    bool // we began
 	LowestNonce []byte
 	Begun, Done time.Time // IKE_SA_INIT, and authenticated
 }
 
-// collides reports whether both sides began at once: each negotiation began
-// before the other was done.
-func (b birth) collides(other birth) bool {
-	return b.Original != other.Original && !b.Done.Before(other.Begun) && !other.Done.Before(b.Begun)
-}
-
-// dropOthers forgets the other IKE SAs with a peer that says that it has none
-// (INITIAL_CONTACT, RFC 7296, Section 2.4), but for one that began at the same
-// time from our side: that collision is settled by unite.
+// dropOthers forgets the IKE SAs that a peer had and says that it has not
+// (INITIAL_CONTACT, RFC 7296, Section 2.4). It may not have known yet of one that
+// was not done when this one began: that is settled by unite.
 func (e *Endpoint) dropOthers(sa *ikeSA) {
 	for _, other := range e.ofPeer(sa.Peer) {
-		if other == sa || !other.authenticated() || other.Birth.collides(sa.Birth) {
+		if other == sa || !other.authenticated() || !other.Birth.Done.Before(sa.Birth.Begun) {
 			continue
 		}
 		e.report(other, errReplaced, "dropped")
