@@ -233,20 +233,29 @@ func (e *Endpoint) unreplace(sa *ikeSA, gone *child) {
 }
 
 // release finds another Child SA for our packets when the one that carried them
-// is gone, or takes its policies away: from then on the guard drops them.
+// is gone, best one that the peer knows of, or takes its policies away: from then
+// on the guard drops them.
 func (e *Endpoint) release(sa *ikeSA, gone *child) {
 	ps := e.state.Peers[sa.Peer]
 	if ps == nil || ps.Outbound != gone.SPIIn {
 		return
 	}
+	var known, unknown []*child
 	for _, other := range e.state.ByPeer[sa.Peer] {
 		for _, c := range other.sorted() {
-			if c != gone && c.State == childLive {
-				ps.Outbound = c.SPIIn
-				e.emit(SwitchOutbound{c.ChildSA})
-				return
+			switch {
+			case c == gone || c.State != childLive:
+			case e.unconfirmed(other, c):
+				unknown = append(unknown, c)
+			default:
+				known = append(known, c)
 			}
 		}
+	}
+	if list := append(known, unknown...); len(list) > 0 {
+		ps.Outbound = list[0].SPIIn
+		e.emit(SwitchOutbound{list[0].ChildSA})
+		return
 	}
 	ps.Outbound = 0
 	e.emit(RemovePolicies{gone.ChildSA.withoutKeys()})
