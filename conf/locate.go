@@ -226,11 +226,9 @@ func (s *scanner) string() {
 		return
 	}
 	s.until(long)
-	// Up to two quotes may stand before the closing three.
-	for range 2 {
-		if s.at < len(s.text) && s.text[s.at] == quote[0] {
-			s.at++
-		}
+	// Quotes may stand before the closing three: two, and behind an escaped
+	// backslash the decoder takes a third.
+	for s.take(quote) {
 	}
 }
 
