@@ -240,12 +240,24 @@ func (e *Endpoint) release(sa *ikeSA, gone *child) {
 	if ps == nil || ps.Outbound != gone.SPIIn {
 		return
 	}
+	if c := e.carrier(sa.Peer, gone); c != nil {
+		ps.Outbound = c.SPIIn
+		e.emit(SwitchOutbound{c.ChildSA})
+		return
+	}
+	ps.Outbound = 0
+	e.emit(RemovePolicies{gone.ChildSA.withoutKeys()})
+}
+
+// carrier is the Child SA that packets to a peer are best led to, other than one
+// that goes: one that the peer knows of. It is nil if there is none.
+func (e *Endpoint) carrier(peer string, gone *child) *child {
 	var known, unknown []*child
-	for _, other := range e.state.ByPeer[sa.Peer] {
-		for _, c := range other.sorted() {
+	for _, sa := range e.state.ByPeer[peer] {
+		for _, c := range sa.sorted() {
 			switch {
 			case c == gone || c.State != childLive:
-			case e.unconfirmed(other, c):
+			case e.unconfirmed(sa, c):
 				unknown = append(unknown, c)
 			default:
 				known = append(known, c)
@@ -253,12 +265,9 @@ func (e *Endpoint) release(sa *ikeSA, gone *child) {
 		}
 	}
 	if list := append(known, unknown...); len(list) > 0 {
-		ps.Outbound = list[0].SPIIn
-		e.emit(SwitchOutbound{list[0].ChildSA})
-		return
+		return list[0]
 	}
-	ps.Outbound = 0
-	e.emit(RemovePolicies{gone.ChildSA.withoutKeys()})
+	return nil
 }
 
 func (c *child) wipe() {

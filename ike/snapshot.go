@@ -119,7 +119,13 @@ func (e *Endpoint) recovered(present map[ChildID]bool) {
 	// Packets are led to SAs that stay before any others go.
 	for i := range e.cfg.Peers {
 		name := e.cfg.Peers[i].Name
-		if c := e.byInbound(name, e.state.Peers[name].Outbound); c != nil && c.State == childLive {
+		ps := e.state.Peers[name]
+		c := e.byInbound(name, ps.Outbound)
+		if c == nil {
+			c = e.carrier(name, nil)
+		}
+		if c != nil && c.State == childLive {
+			ps.Outbound = c.SPIIn
 			e.emit(SwitchOutbound{c.ChildSA})
 		}
 	}
