@@ -144,8 +144,28 @@ func TestRestartWhileClosing(t *testing.T) {
 	n.queue = nil
 	n.now = n.now.Add(10 * time.Second)
 	n.restart(n.a())
+	n.step(n.a(), Close{"b"})
 	n.run(time.Second)
 	if left := len(n.b().in) + len(n.a().in); left != 0 {
 		t.Errorf("%d inbound SAs are left\n%s", left, n.log())
 	}
+}
+
+// TestRestartInClose ends the process that takes the tunnel down. The next one is
+// there to have it up, unless it is told otherwise.
+func TestRestartInClose(t *testing.T) {
+	n := newNetwork(t, 1, nil)
+	n.up()
+	n.step(n.a(), Close{"b"})
+	n.restart(n.a())
+	n.run(20 * time.Second)
+	n.mustFlow()
+	n.step(n.a(), Close{"b"})
+	n.restart(n.a())
+	n.step(n.a(), Close{"b"})
+	n.run(20 * time.Second)
+	if _, ok := said[Closed](n.a()); !ok {
+		t.Error("it is not closed")
+	}
+	nothing(t, n.a())
 }

@@ -63,6 +63,7 @@ func (e *Endpoint) Restore(peer string, b []byte) error {
 	}
 	s.Peer.Failures, s.Peer.ChildFailures = max(0, s.Peer.Failures), max(0, s.Peer.ChildFailures)
 	s.Peer.Evictions = max(0, s.Peer.Evictions)
+	s.Peer.Closed = false // who takes the tunnel down says so again
 	e.state.Peers[peer] = s.Peer
 	for _, sa := range s.SAs {
 		if sa.Children == nil {

@@ -77,6 +77,9 @@ func TestClockStepped(t *testing.T) {
 			if now.Rekeys.Child != 1 || now.Expires != (ExpireCount{}) {
 				t.Errorf("%+v %+v", now.Rekeys, now.Expires)
 			}
+			if moved := strings.Contains(strings.Join(ha.dp.Log(), "\n"), "UpdateSA"); moved != (by > 0) {
+				t.Errorf("limits moved: %t", moved)
+			}
 			if n := strings.Count(ha.logs.String(), "the clock was set"); n != 1 {
 				t.Errorf("%d lines", n)
 			}

@@ -70,8 +70,9 @@ func (l *loop) reconcile() {
 					l.push(ike.Expire{Child: id, Hard: true})
 				}
 			case c.Retiring:
-			case misdated(sa.Usage, c.Child.Created):
+			case misdated(sa.Usage, c.Child.Created).Abs() > stepTolerance:
 				stepped[c.Child.Peer] = true
+				l.prolong(&c.Child, misdated(sa.Usage, c.Child.Created))
 			case overSoft(sa.Usage, time.Now()):
 				l.push(ike.Expire{Child: id})
 			}
@@ -86,13 +87,37 @@ func (l *loop) reconcile() {
 // agreed on.
 const stepTolerance = 3 * time.Second
 
-// misdated reports whether the wall clock was set since an SA was installed: the
-// data plane takes it for older or younger than it is.
-func misdated(u apply.Usage, created time.Time) bool {
+// misdated is by how much the wall clock was set since an SA was installed: the
+// data plane takes it for so much older than it is.
+func misdated(u apply.Usage, created time.Time) time.Duration {
 	if u.Added.IsZero() {
-		return false
+		return 0
 	}
-	return u.Added.Sub(wallTime(created)).Abs() > stepTolerance
+	return wallTime(created).Sub(u.Added)
+}
+
+// prolong moves the limits by time of a Child SA that the data plane takes for
+// older than it is, so that none is reached before there are new keys.
+func (l *loop) prolong(c *ike.ChildSA, by time.Duration) {
+	p := l.peers[c.Peer]
+	if p == nil || by <= 0 {
+		return
+	}
+	selectors, err := pairs(c.LocalTS, c.RemoteTS)
+	if err != nil {
+		return // it was installed, so they are fine
+	}
+	in, out := l.associations(c, p, selectors)
+	for _, sa := range []*apply.SA{&in, &out} {
+		for _, limit := range []*time.Duration{&sa.Soft.Time, &sa.Soft.Use, &sa.Hard.Time, &sa.Hard.Use} {
+			if *limit > 0 {
+				*limit += by.Round(time.Second)
+			}
+		}
+		if err := l.journal.UpdateSA(*sa); err != nil && !errors.Is(err, apply.ErrAbsent) {
+			l.log.Error("cannot move the limits of an SA", "peer", c.Peer, "err", err)
+		}
+	}
 }
 
 // redate gives the peers whose SAs are misdated new ones, which count from the
