@@ -20,7 +20,7 @@ DESTDIR  ?=
 MANDIR   ?= $(PREFIX)/share/man
 FUZZTIME ?= 10s
 FUZZ     ?= ...
-LABTIME  ?= 900
+LABTIME  ?= 1100
 SOAK     ?= ^Test(Soak|StrongSwanRekeys|Kill|ManyExpires|ClockStep)$$
 SOAKTIME ?= 14400
 

@@ -80,7 +80,7 @@ func TestIdle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if w.due == 0 || w.other > 0 {
+		if w.due == 0 || w.other > 1 { // the Go runtime looks around once a minute
 			t.Errorf("%s: %d wake-ups between deadlines, %d at one:\n%s", q.Name, w.other, w.due, text)
 		}
 		memory := memoryOf(t, q.PID())
