@@ -132,6 +132,9 @@ func (e *Endpoint) recovered(present map[ChildID]bool) {
 	}
 	for _, spi := range slices.Sorted(maps.Keys(e.state.SAs)) {
 		sa := e.state.SAs[spi]
+		if sa == nil {
+			continue // it went with one before
+		}
 		if sa.Init != nil {
 			// Our answer to its IKE_AUTH is lost with what it waited for.
 			e.removeChildren(sa)
