@@ -9,6 +9,7 @@
 //
 // Reading order: endpoint.go (Step, the dispatch), sa.go (what an IKE SA is),
 // transport.go (Message IDs, retransmission, the response cache), then one file
-// an exchange: sa_init.go, auth.go, create_child.go, rekey_child.go,
-// rekey_ike.go, delete.go, dpd.go.
+// an exchange: sa_init.go, ike_auth.go, create_child.go, rekey_child.go,
+// rekey_ike.go, delete.go, dpd.go, and what happens when both ends begin at once:
+// unite.go. Then what others may cost us: cookie.go, quota.go.
 package ike
