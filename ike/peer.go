@@ -316,7 +316,9 @@ func (e *Endpoint) deadline(sa *ikeSA) time.Time {
 	}
 	for _, c := range sa.Children {
 		d.at(c.SoftAt)
-		d.at(c.RetireAt)
+		if c.State == childRetiring {
+			d.at(c.RetireAt)
+		}
 	}
 	if p := e.peers[sa.Peer]; p != nil && sa.State == established {
 		if p.DPD > 0 && sa.idle() {

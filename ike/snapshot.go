@@ -79,7 +79,7 @@ func (sa *ikeSA) check() error {
 	bad := !sa.authenticated() && sa.Init == nil || sa.State > contested ||
 		(sa.Send.Request != nil) && sa.Send.Active == nil
 	for _, c := range sa.Children {
-		bad = bad || c.SPIIn < minSPI || !c.Local.IsValid() || !c.Remote.IsValid()
+		bad = bad || c.State > childRetiring || c.SPIIn < minSPI || !c.Local.IsValid() || !c.Remote.IsValid()
 	}
 	for _, t := range sa.Send.Queue {
 		_, handshake := t.(*authTask)
