@@ -146,25 +146,29 @@ func (n *network) step(h *host, ev Event) {
 
 // record remembers what happened, in one line an action, for a failing test.
 func (n *network) record(h *host, a Action) {
-	var s string
-	switch a := a.(type) {
-	case Report:
-		s = fmt.Sprintf("%s %s mid %d %s %v", a.SPIi, a.Exchange, a.MessageID, a.Text, a.Err)
-	case InstallChild:
-		s = fmt.Sprintf("install in %08x out %08x", a.Child.SPIIn, a.Child.SPIOut)
-	case SwitchOutbound:
-		s = fmt.Sprintf("switch to in %08x out %08x", a.Child.SPIIn, a.Child.SPIOut)
-	case RemoveChild:
-		s = fmt.Sprintf("remove in %08x out %08x", a.Child.SPIIn, a.Child.SPIOut)
+	switch a.(type) {
 	case Persist, AllocSPI, Send:
 		return
-	default:
-		s = fmt.Sprintf("%T", a)
 	}
-	n.trace = append(n.trace, fmt.Sprintf("%s %s: %s", n.now.Sub(start), h.name, s))
+	n.trace = append(n.trace, fmt.Sprintf("%s %s: %s", n.now.Sub(start), h.name, actionText(a)))
 	if len(n.trace) > 400 {
 		n.trace = n.trace[1:]
 	}
+}
+
+// actionText is an action in one line.
+func actionText(a Action) string {
+	switch a := a.(type) {
+	case Report:
+		return fmt.Sprintf("%s %s mid %d %s %v", a.SPIi, a.Exchange, a.MessageID, a.Text, a.Err)
+	case InstallChild:
+		return fmt.Sprintf("install in %08x out %08x", a.Child.SPIIn, a.Child.SPIOut)
+	case SwitchOutbound:
+		return fmt.Sprintf("switch to in %08x out %08x", a.Child.SPIIn, a.Child.SPIOut)
+	case RemoveChild:
+		return fmt.Sprintf("remove in %08x out %08x", a.Child.SPIIn, a.Child.SPIOut)
+	}
+	return fmt.Sprintf("%T", a)
 }
 
 // do carries out one action and checks that it makes sense.

@@ -23,14 +23,6 @@ func (h *simHost) noteAction(a Action) {
 	}
 	var s string
 	switch a := a.(type) {
-	case Report:
-		s = fmt.Sprintf("%s %s mid %d %s %v", a.SPIi, a.Exchange, a.MessageID, a.Text, a.Err)
-	case InstallChild:
-		s = fmt.Sprintf("install in %08x out %08x", a.Child.SPIIn, a.Child.SPIOut)
-	case SwitchOutbound:
-		s = fmt.Sprintf("switch to in %08x out %08x", a.Child.SPIIn, a.Child.SPIOut)
-	case RemoveChild:
-		s = fmt.Sprintf("remove in %08x out %08x", a.Child.SPIIn, a.Child.SPIOut)
 	case RemovePolicies:
 		s = fmt.Sprintf("remove policies of in %08x out %08x", a.Child.SPIIn, a.Child.SPIOut)
 	case Lost:
@@ -39,7 +31,7 @@ func (h *simHost) noteAction(a Action) {
 		id := h.read(a.Data)
 		s = fmt.Sprintf("send %s %d response %t", id.spii, id.id, id.response)
 	default:
-		s = fmt.Sprintf("%T", a)
+		s = actionText(a)
 	}
 	h.w.note(h, "%s", s)
 }

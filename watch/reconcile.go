@@ -64,15 +64,16 @@ func (l *loop) reconcile() {
 	for _, c := range l.children() {
 		for _, id := range []ike.ChildID{c.Child.InID(), c.Child.OutID()} {
 			sa, ok := sas[id]
+			older := misdated(sa.Usage, c.Child.Created)
 			switch {
 			case !ok || sa.Larval:
 				if !c.Retiring { // a retiring one has its outbound SA removed
 					l.push(ike.Expire{Child: id, Hard: true})
 				}
 			case c.Retiring:
-			case misdated(sa.Usage, c.Child.Created).Abs() > stepTolerance:
+			case older.Abs() > stepTolerance:
 				stepped[c.Child.Peer] = true
-				l.prolong(&c.Child, misdated(sa.Usage, c.Child.Created))
+				l.prolong(&c.Child, older)
 			case overSoft(sa.Usage, time.Now()):
 				l.push(ike.Expire{Child: id})
 			}
