@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -286,6 +287,34 @@ func (r *running) down() {
 	r.u = nil
 	if err := <-done; err != nil {
 		r.h.t.Errorf("%s: down: %v", r.tunnel.Name, err)
+	}
+}
+
+// inBackground brings `left` up, with the loop in a process of its own, which is
+// killed at the end if it is still there, and `right` in this one.
+func inBackground(t *testing.T) (left, right *host, o Options, result Result) {
+	t.Helper()
+	a, b := sites(t)
+	left, right = newHost(t), newHost(t)
+	right.start(loadTunnel(t, b.name, b.text()))
+	t.Setenv(testDirVariable, left.root)
+	o = left.upOptions(loadTunnel(t, a.name, a.text()))
+	result, err := Up(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(result.PID, syscall.SIGKILL) })
+	return left, right, o, result
+}
+
+// downInBackground takes `left` down, whose loop is a child of this process.
+func (h *host) downInBackground(pid int) {
+	h.t.Helper()
+	down := make(chan error, 1)
+	go func() { down <- Down(DownOptions{Name: "left", Log: h.log(), Dir: h.root, Dataplane: h.opener}) }()
+	reap(h.t, pid)
+	if err := <-down; err != nil {
+		h.t.Error(err)
 	}
 }
 

@@ -88,25 +88,12 @@ func goesOn(t *testing.T, ha, hb *host, pid int) {
 }
 
 func TestRestartInBackground(t *testing.T) {
-	a, b := sites(t)
-	ha, hb := newHost(t), newHost(t)
-	hb.start(loadTunnel(t, b.name, b.text()))
-	t.Setenv(testDirVariable, ha.root)
-	result, err := Up(context.Background(), ha.upOptions(loadTunnel(t, a.name, a.text())))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = syscall.Kill(result.PID, syscall.SIGKILL) }()
+	ha, hb, _, result := inBackground(t)
 	goesOn(t, ha, hb, result.PID)
 	if _, err := Restart(ha.root, "left"); err != nil {
 		t.Errorf("again: %v", err)
 	}
-	down := make(chan error, 1)
-	go func() { down <- Down(DownOptions{Name: "left", Log: ha.log(), Dir: ha.root, Dataplane: ha.opener}) }()
-	reap(t, result.PID)
-	if err := <-down; err != nil {
-		t.Error(err)
-	}
+	ha.downInBackground(result.PID)
 	if _, err := os.Lstat(ha.root); !errors.Is(err, os.ErrNotExist) {
 		t.Error("files are left")
 	}

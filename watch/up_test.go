@@ -119,19 +119,7 @@ func (h *host) upOptions(tunnel *conf.Tunnel) Options {
 }
 
 func TestUpInBackground(t *testing.T) {
-	a, b := sites(t)
-	ha, hb := newHost(t), newHost(t)
-	hb.start(loadTunnel(t, b.name, b.text()))
-	t.Setenv(testDirVariable, ha.root)
-	tunnel := loadTunnel(t, a.name, a.text())
-	start := time.Now()
-	result, err := Up(context.Background(), ha.upOptions(tunnel))
-	took := time.Since(start)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("up took %v", took)
-	defer func() { _ = syscall.Kill(result.PID, syscall.SIGKILL) }()
+	ha, hb, o, result := inBackground(t)
 	if result.PID == os.Getpid() || result.PID == 0 || result.Revived || len(result.Pending) > 0 {
 		t.Errorf("%+v", result)
 	}
@@ -139,7 +127,7 @@ func TestUpInBackground(t *testing.T) {
 	if err != nil || s.WatchPID != result.PID || s.Peers[0].State != "established" || len(s.Peers[0].Children) != 1 {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	if _, err := Up(context.Background(), ha.upOptions(tunnel)); !errors.As(err, new(*Running)) {
+	if _, err := Up(context.Background(), o); !errors.As(err, new(*Running)) {
 		t.Errorf("up again: %v", err)
 	}
 	// The process in the background answers the peer, and can begin itself.
@@ -149,12 +137,7 @@ func TestUpInBackground(t *testing.T) {
 	if err := Rekey(ha.root, "left", "", true); err != nil {
 		t.Errorf("rekey by us: %v", err)
 	}
-	down := make(chan error, 1)
-	go func() { down <- Down(DownOptions{Name: "left", Log: ha.log(), Dir: ha.root, Dataplane: ha.opener}) }()
-	reap(t, result.PID)
-	if err := <-down; err != nil {
-		t.Error(err)
-	}
+	ha.downInBackground(result.PID)
 	if _, err := os.Lstat(ha.root); !errors.Is(err, os.ErrNotExist) {
 		t.Error("files are left")
 	}
@@ -181,43 +164,23 @@ func reap(t *testing.T, pid int) {
 }
 
 func TestBackgroundFrozen(t *testing.T) {
-	a, b := sites(t)
-	ha, hb := newHost(t), newHost(t)
-	hb.start(loadTunnel(t, b.name, b.text()))
-	t.Setenv(testDirVariable, ha.root)
-	result, err := Up(context.Background(), ha.upOptions(loadTunnel(t, a.name, a.text())))
-	if err != nil {
-		t.Fatal(err)
-	}
+	ha, hb, _, result := inBackground(t)
 	if err := syscall.Kill(result.PID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	down := make(chan error, 1)
-	go func() { down <- Down(DownOptions{Name: "left", Log: ha.log(), Dir: ha.root, Dataplane: ha.opener}) }()
-	reap(t, result.PID)
-	if err := <-down; err != nil {
-		t.Error(err)
-	}
+	ha.downInBackground(result.PID)
 	ha.clean()
 	eventually(t, "the peer was told by the state alone", func() bool { return len(hb.dp.SAs()) == 0 })
 }
 
 func TestBackgroundKilledAndRevived(t *testing.T) {
-	a, b := sites(t)
-	ha, hb := newHost(t), newHost(t)
-	hb.start(loadTunnel(t, b.name, b.text()))
-	t.Setenv(testDirVariable, ha.root)
-	tunnel := loadTunnel(t, a.name, a.text())
-	first, err := Up(context.Background(), ha.upOptions(tunnel))
-	if err != nil {
-		t.Fatal(err)
-	}
+	ha, _, o, first := inBackground(t)
 	before := ha.status("left")
 	if err := syscall.Kill(first.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	reap(t, first.PID)
-	second, err := Up(context.Background(), ha.upOptions(tunnel))
+	second, err := Up(context.Background(), o)
 	if err != nil || !second.Revived {
 		t.Fatalf("%+v, %v", second, err)
 	}
@@ -231,14 +194,7 @@ func TestBackgroundKilledAndRevived(t *testing.T) {
 
 // TestBackgroundSignal: a signal ends the loop and leaves the tunnel.
 func TestBackgroundSignal(t *testing.T) {
-	a, b := sites(t)
-	ha, hb := newHost(t), newHost(t)
-	hb.start(loadTunnel(t, b.name, b.text()))
-	t.Setenv(testDirVariable, ha.root)
-	result, err := Up(context.Background(), ha.upOptions(loadTunnel(t, a.name, a.text())))
-	if err != nil {
-		t.Fatal(err)
-	}
+	ha, _, _, result := inBackground(t)
 	if err := syscall.Kill(result.PID, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
