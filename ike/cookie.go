@@ -18,9 +18,12 @@ const (
 	cookiesFrom     = 30  // half-open IKE SAs in all, from which a cookie is asked for
 	cookiesFromPeer = 3   // the same by address
 	maxHalfOpen     = 500 // in all: beyond it nothing is answered
-	maxHalfOpenPeer = 10  // the same by address
-	halfOpenFor     = 30 * time.Second
-	cookieLife      = time.Minute // of a secret; the one before is accepted too
+	// halfOpenShare is the part of those still free up to which an address may have
+	// half-open ones. An office behind a NAT, or a gateway with many tunnels, gets
+	// 100 at once, and however many addresses somebody has, the next one finds room.
+	halfOpenShare = 4
+	halfOpenFor   = 30 * time.Second
+	cookieLife    = time.Minute // of a secret; the one before is accepted too
 	// cookiesFor is how long cookies are asked for once they were. It is longer than
 	// a request is sent again: if one was answered by COOKIE and then the same one by
 	// our choice, the initiator would not know which of its two messages, without and
@@ -82,7 +85,7 @@ func (e *Endpoint) showsCookie(d Datagram, spi wire.SPI, shown, nonce []byte) bo
 // sender showed a cookie; of anybody else one is asked for when there are many.
 func (e *Endpoint) admit(d Datagram, spi wire.SPI, nonce []byte, known bool) bool {
 	open, same := len(e.halfOpen), e.halfOpenFrom[subnet(d.Remote.Addr())]
-	if open >= maxHalfOpen || same >= maxHalfOpenPeer {
+	if same >= (maxHalfOpen-open)/halfOpenShare {
 		e.stats.Flooded++
 		return false
 	}

@@ -21,9 +21,10 @@ type Endpoint struct {
 	state state
 	stats Stats
 
-	now     time.Time // of the Step that runs
-	out     []Action  // of the Step that runs
-	unsaved []string  // peers of whom that Step changed what has to survive a restart
+	now     time.Time  // of the Step that runs
+	out     []Action   // of the Step that runs
+	unsaved []string   // peers of whom that Step changed what has to survive a restart
+	waiting []Initiate // new IKE SAs, until it is their turn
 
 	// halfOpen finds the IKE SA that an IKE_SA_INIT request made, when the
 	// request comes again: it does not carry our SPI yet.

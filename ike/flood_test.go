@@ -180,11 +180,37 @@ func TestStrangersLimited(t *testing.T) {
 	}
 }
 
+// ofOneAddress is how many half-open IKE SAs an address gets that is alone: as
+// many as a share of those that are left then.
+const ofOneAddress = maxHalfOpen / (halfOpenShare + 1)
+
+// TestFloodFromMany: who has many addresses, and shows a cookie for each request,
+// does not keep others out.
+func TestFloodFromMany(t *testing.T) {
+	n := newNetwork(t, 1, nil)
+	request := n.initRequest()
+	for i := range 10 * ofOneAddress {
+		m := *request
+		m.SPIi = wire.SPI(i + 1)
+		if answer := n.stranger(address(i%20), m.AppendTo(nil)); answer != nil && hasCookie(answer) {
+			n.stranger(address(i%20), withCookie(&m, answer))
+		}
+	}
+	open := len(n.b().e.halfOpen)
+	if open < maxHalfOpen/2 || open >= maxHalfOpen {
+		t.Errorf("%d half-open IKE SAs", open)
+	}
+	n.queue = nil
+	n.step(n.a(), Tick{})
+	n.run(time.Second)
+	n.mustFlow()
+}
+
 // TestFloodFromSubnet: the addresses of an IPv6 subnet are those of one sender.
 func TestFloodFromSubnet(t *testing.T) {
 	n := newNetwork(t, 1, nil)
 	request := n.initRequest()
-	for i := range uint64(100) {
+	for i := range uint64(2 * ofOneAddress) {
 		m := *request
 		m.SPIi = wire.SPI(i + 1)
 		a := netip.MustParseAddr("2001:db8::").As16()
@@ -194,7 +220,7 @@ func TestFloodFromSubnet(t *testing.T) {
 			n.stranger(from, withCookie(&m, answer))
 		}
 	}
-	if got := len(n.b().e.halfOpen); got != maxHalfOpenPeer {
+	if got := len(n.b().e.halfOpen); got != ofOneAddress {
 		t.Errorf("%d half-open IKE SAs", got)
 	}
 	if got := len(n.b().e.halfOpenFrom); got != 1 {

@@ -156,6 +156,7 @@ func (e *Endpoint) acquire(peer string) {
 
 // maintain brings peers that are wanted and not there a step nearer.
 func (e *Endpoint) maintain() {
+	e.beginWaiting()
 	for i := range e.cfg.Peers {
 		p := &e.cfg.Peers[i]
 		e.unite(p.Name)

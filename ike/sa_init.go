@@ -34,33 +34,6 @@ func (*initTask) request(*Endpoint, *ikeSA) ([]wire.Payload, progress) { return 
 
 func (*initTask) response(*Endpoint, *ikeSA, payloads) progress { return finished }
 
-// initiate starts a new IKE SA with a peer.
-func (e *Endpoint) initiate(ev Initiate) {
-	p, ps := e.peers[ev.Peer], e.state.Peers[ev.Peer]
-	if p == nil || !ps.Resolving.After(time.Time{}) {
-		return
-	}
-	ps.Resolving = time.Time{}
-	if e.current(p.Name) != nil {
-		return // the peer was faster
-	}
-	if ev.Err != nil || !ev.Remote.IsValid() {
-		e.lost(p.Name, nil, ev.Err, false)
-		return
-	}
-	if !slices.Contains(p.Addresses, ev.Remote.Addr()) {
-		p.Addresses = append(slices.Clone(p.Addresses), ev.Remote.Addr())
-	}
-	sa := &ikeSA{
-		Peer: p.Name, Original: true, SPIi: e.newSPI(), Local: ev.Local, Remote: ev.Remote,
-		State: initSent, Created: e.now, LastHeard: e.now, Children: children{},
-		Init: &handshake{OurNonce: e.random(nonceLen), Group: firstKE(p.IKE)},
-	}
-	e.add(sa)
-	sa.Send.Active = &initTask{}
-	e.sendInit(sa)
-}
-
 // firstKE is the method that a KE payload is sent for when none is known to be
 // better: the first of the first proposal.
 func firstKE(proposals []suite.Proposal) wire.TransformID {
