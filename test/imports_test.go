@@ -33,6 +33,8 @@ var imports = []struct {
 	{"ike", []string{"ike/wire", "ike/suite", "ike/auth"}},
 	{"conf", []string{"ike/wire", "ike/suite", "ike/auth"}},
 	{"apply", nil},
+	{"apply/userspace", []string{"apply", "apply/userspace/..."}},
+	{"apply/userspace/...", []string{"apply", "apply/userspace/packet"}},
 	{"apply/...", []string{"apply"}},
 	{"watch/...", []string{"conf", "ike/...", "apply/...", "watch/..."}},
 	{"cmd/...", []string{"conf", "ike/...", "apply/...", "watch/...", "cmd/..."}},
