@@ -67,6 +67,15 @@ type Dataplane interface {
 	// UDP (RFC 3948) where ESP is done by the kernel.
 	PrepareSocket(fd int, addr netip.Addr, encap bool) error
 
+	// ReceiveESP takes an ESP packet that came in UDP to an IKE socket: data
+	// was sent from remote to local. Where the kernel does ESP it takes such
+	// packets itself, and this does nothing.
+	ReceiveESP(local, remote netip.AddrPort, data []byte)
+
+	// Unknown counts the ESP packets that came since this Dataplane was opened
+	// and are of no SA here.
+	Unknown() uint64
+
 	// Events reports what happens to the SAs and policies set through this
 	// Dataplane. The channel is the same at each call; Close closes it. A
 	// consumer that is too slow gets an Overrun.
@@ -211,6 +220,15 @@ type Usage struct {
 	Used           time.Time // first use; zero: never
 	LastUsed       time.Time // last use; zero: never, or not known here
 	Soft, Hard     Limits
+	Drops          Drops
+}
+
+// Drops counts, by cause, packets that came for an SA and were not let through.
+type Drops struct {
+	Forged    uint64 // the ICV is wrong
+	Replayed  uint64 // seen before, or older than the replay window
+	Malformed uint64 // authentic, but its padding or next header is none there is
+	Selectors uint64 // outside what was negotiated (RFC 4301, Section 5.2)
 }
 
 // Installed is an SA as it was found.

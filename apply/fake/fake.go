@@ -4,6 +4,7 @@
 package fake
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -23,6 +24,8 @@ type Dataplane struct {
 	log        []string
 	violations []string
 	sockets    []int
+	esp        [][]byte
+	unknown    uint64
 	events     chan apply.Event
 	closed     bool
 }
@@ -274,6 +277,24 @@ func (d *Dataplane) PrepareSocket(fd int, addr netip.Addr, encap bool) error {
 	}
 	d.sockets = append(d.sockets, fd)
 	return nil
+}
+
+// ReceiveESP is apply.Dataplane's. What is given is kept; an SPI that is not
+// there is counted.
+func (d *Dataplane) ReceiveESP(local, _ netip.AddrPort, data []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.esp = append(d.esp, slices.Clone(data))
+	if len(data) < 4 || d.find(apply.SAID{Dst: local.Addr(), SPI: binary.BigEndian.Uint32(data)}) < 0 {
+		d.unknown++
+	}
+}
+
+// Unknown is apply.Dataplane's.
+func (d *Dataplane) Unknown() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.unknown
 }
 
 // Events is apply.Dataplane's.

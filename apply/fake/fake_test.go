@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"testing"
@@ -79,5 +80,19 @@ func TestReservationAndExpiry(t *testing.T) {
 	}
 	if err := d.InstallSA(in); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestReceiveESP(t *testing.T) {
+	d := New()
+	spi, err := d.AllocSPI(1, peer, us, apply.Tunnel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, from := netip.AddrPortFrom(us, 4500), netip.AddrPortFrom(peer, 4500)
+	d.ReceiveESP(to, from, binary.BigEndian.AppendUint32(nil, spi))
+	d.ReceiveESP(to, from, binary.BigEndian.AppendUint32(nil, spi+1))
+	if len(d.ESP()) != 2 || d.Unknown() != 1 {
+		t.Errorf("%d packets, %d unknown", len(d.ESP()), d.Unknown())
 	}
 }

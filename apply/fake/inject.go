@@ -112,3 +112,10 @@ func (d *Dataplane) Sockets() []int {
 	defer d.mu.Unlock()
 	return slices.Clone(d.sockets)
 }
+
+// ESP are the packets that were given to ReceiveESP.
+func (d *Dataplane) ESP() [][]byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.esp)
+}

@@ -39,7 +39,8 @@ func (r *reader) saInfo() state {
 	s.usage.Soft, s.usage.Hard = r.limits()
 	s.secret.current = append([]byte(nil), r.take(sizeLifetimeCur)...)
 	s.usage.Bytes, s.usage.Packets, s.usage.Added, s.usage.Used = readCurrent(s.secret.current)
-	r.skip(12)
+	s.usage.Drops.Replayed = uint64(r.u32()) + uint64(r.u32()) // struct xfrm_stats: too old, seen before
+	s.usage.Drops.Forged = uint64(r.u32())
 	s.seq = r.u32()
 	s.reqID = r.u32()
 	fam := r.u16()

@@ -278,11 +278,15 @@ func TestStateRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for i, n := range []uint32{3, 4, 5} { // struct xfrm_stats
+		binary.NativeEndian.PutUint32(m.b[sizeSelector+24+16+64+sizeLifetimeCur+4*i:], n)
+	}
 	s, err := readState(m.b, true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := apply.Installed{SAID: sa.ID(), Src: sa.Src, ReqID: 77, Direction: apply.In, Usage: apply.Usage{Soft: sa.Soft, Hard: sa.Hard}}
+	want := apply.Installed{SAID: sa.ID(), Src: sa.Src, ReqID: 77, Direction: apply.In,
+		Usage: apply.Usage{Soft: sa.Soft, Hard: sa.Hard, Drops: apply.Drops{Replayed: 7, Forged: 5}}}
 	if got := s.installed(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

@@ -19,6 +19,7 @@ type Kernel struct {
 	conn   *conn
 	quirks quirks
 	events *eventReader
+	stats  *statistics
 
 	mu       sync.Mutex
 	ours     map[uint32]bool     // ReqIDs whose events are reported
@@ -58,6 +59,7 @@ func open() (*Kernel, error) {
 		_ = c.close()
 		return nil, err
 	}
+	k.stats = openStatistics()
 	return k, nil
 }
 
@@ -69,7 +71,7 @@ func (k *Kernel) Events() <-chan apply.Event { return k.events.out }
 
 // Close ends the events and closes the sockets.
 func (k *Kernel) Close() error {
-	err := errors.Join(k.events.close(), k.conn.close())
+	err := errors.Join(k.events.close(), k.conn.close(), k.stats.close())
 	if errors.Is(err, os.ErrClosed) {
 		return nil // closed before
 	}
