@@ -2,11 +2,13 @@
 # make demo      a tunnel between two namespaces, rekeyed while it is in use
 # make test      vet, lint, unit tests, then the tests with a real kernel and peer
 # make install   the command and its manual pages, below PREFIX
+# make bench     the data plane in user space beside wireguard-go, strongSwan's
+#                and no tunnel; BENCHRUNS=1 BENCHTIME=1s for a quick look
 # make soak      the long forms of the lab's tests of rekeys and crashes, hours
 # make fuzz      each fuzz target for FUZZTIME; FUZZ=ike/wire: of one package
 # make clean
 #
-# demo and test install what they need when root on Debian; otherwise they list
+# demo, test and bench install what they need when root on Debian; otherwise they list
 # what is missing.
 
 SHELL       := /bin/bash
@@ -24,6 +26,12 @@ LABTIME  ?= 1100
 SOAK     ?= ^Test(Soak|StrongSwanRekeys|Kill|ManyExpires|ClockStep)$$
 SOAKTIME ?= 14400
 
+BENCHRUNS  ?= 5
+BENCHTIME  ?= 3s
+BENCHLIMIT ?= 3600
+BENCH      ?= .
+BENCHJSON  ?=
+
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GO      ?= go
 
@@ -34,10 +42,13 @@ CACHE_DIR    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ipsec-quick
 LINT_DIR      = $(CACHE_DIR)/golangci-lint-$(LINT_VERSION)-$(shell $(GO) env GOVERSION)
 LINT          = $(LINT_DIR)/golangci-lint
 
+WIREGUARD_VERSION := v0.0.0-20260522210424-ecfc5a8d5446
+WIREGUARD          = $(CACHE_DIR)/wireguard-go-$(WIREGUARD_VERSION)/wireguard
+
 SCRIPTS := .ci/need .ci/run examples/demo test/lab/guest test/lab/run test/lab/setup
 PAGES   := man/ipsec-quick.8 man/ipsec-quick.toml.5 man/ipsec-quick-expire.7
 
-.PHONY: build demo test vet lint unit lab lab-tests soak install uninstall fuzz clean need need-lab
+.PHONY: build demo test vet lint unit lab lab-tests soak bench install uninstall fuzz clean need need-lab
 
 # ---- The command -----------------------------------------------------------
 
@@ -119,6 +130,20 @@ lab: lab-tests
 # starves another. SOAK=REGEXP chooses some, such as SOAK=TestKill.
 soak: lab-tests
 	@test/lab/run -m 2048 -t $(SOAKTIME) bin/lab.test -full -test.parallel 1 -test.timeout 0 -test.v -test.run '$(SOAK)'
+
+# Runs in the lab's root, for its strongSwan and iperf3, but always on this
+# kernel. BENCH=REGEXP chooses contestants, BENCHJSON=FILE gets all figures.
+bench: build $(WIREGUARD)
+	@test/lab/setup
+	CGO_ENABLED=0 $(GO) test -c -tags lab -o bin/bench.test ./test/bench
+	install -m 755 '$(WIREGUARD)' bin/wireguard-go
+	test/lab/run -t $(BENCHLIMIT) bin/bench.test -runs $(BENCHRUNS) -span $(BENCHTIME) -only '$(BENCH)' -raw '$(BENCHJSON)'
+
+bench: export IPSEC_QUICK_LAB = native
+
+$(WIREGUARD):
+	@echo 'building wireguard-go $(WIREGUARD_VERSION)'
+	GOBIN='$(@D)' CGO_ENABLED=0 $(GO) install -trimpath golang.zx2c4.com/wireguard@$(WIREGUARD_VERSION)
 
 lab-tests: build
 	@CGO_ENABLED=0 $(GO) test -c -tags lab -o bin/xfrm.test ./apply/xfrm

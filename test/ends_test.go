@@ -59,7 +59,7 @@ func quoted(list []string) string {
 func (e end) toml(c tunnelCase) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line(`dataplane = "kernel"`)
+	line("dataplane = %q", harness.Dataplane)
 	line("[local]\nid = %q", e.id)
 	if e.key != nil {
 		line(`key_file = "%s.key"`, e.id)

@@ -29,7 +29,7 @@ const noPSK = "-"
 func (f quickFile) String() string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line("dataplane = \"kernel\"\n[local]\nid = %q", f.id)
+	line("dataplane = %q\n[local]\nid = %q", harness.Dataplane, f.id)
 	ike, esp := f.ike, f.esp
 	if ike == "" {
 		ike = "aes256gcm16-prfsha384-x25519"

@@ -24,6 +24,10 @@ const charonPlugins = "random nonce openssl pem pkcs1 pkcs8 x509 revocation cons
 	"aes sha1 sha2 hmac kdf gcm chapoly curve25519 drbg counters " +
 	"kernel-netlink socket-default vici updown"
 
+// libipsecPlugin is strongSwan's ESP in user space. It takes ESP from
+// kernel-netlink, which still does addresses and routes, when it comes first.
+const libipsecPlugin = "kernel-libipsec"
+
 // swanctlPlugins is what swanctl needs to read keys; without keys it starts
 // much faster without them.
 const swanctlPlugins = "openssl pem pkcs1 pkcs8 x509 pubkey random nonce"
@@ -73,6 +77,10 @@ func tail(text string, lines int) string {
 // log printed if the test failed.
 func StartCharon(t testing.TB, h *Host, settings ...string) *Charon {
 	t.Helper()
+	plugins := charonPlugins
+	if Dataplane == Userspace {
+		plugins = libipsecPlugin + " " + plugins
+	}
 	h.WriteFile("/run/strongswan.conf", fmt.Sprintf(`charon {
 		load = %s
 		retransmit_base = 1.5
@@ -87,7 +95,7 @@ func StartCharon(t testing.TB, h *Host, settings ...string) *Charon {
 		}
 		%s
 	}
-	`, charonPlugins, strings.Join(settings, "\n\t\t")))
+	`, plugins, strings.Join(settings, "\n\t\t")))
 	h.WriteFile("/run/swanctl.conf", "swanctl {\n\tload = pem\n}\n")
 	h.WriteFile("/run/swanctl-keys.conf", "swanctl {\n\tload = "+swanctlPlugins+"\n}\n")
 	c := &Charon{Host: h, t: t, log: &lockedBuffer{}, exited: make(chan struct{})}

@@ -23,6 +23,14 @@ import (
 // Timeout bounds every command that a Host runs to its end.
 const Timeout = 60 * time.Second
 
+// Userspace is the other Dataplane.
+const Userspace = "userspace"
+
+// Dataplane is what does ESP in all hosts: the kernel, as here, or with Userspace
+// the daemons themselves: ipsec-quick by this setting in a tunnel file,
+// strongSwan by its plugin kernel-libipsec.
+var Dataplane = "kernel"
+
 // Host is a machine of a Net: a network and a mount namespace.
 type Host struct {
 	// Name is the host's name within its Net.

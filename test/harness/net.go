@@ -55,18 +55,27 @@ func NewNet(t testing.TB, names ...string) *Net {
 	}
 	n.Middle.batch(middle...)
 	for i, h := range n.Hosts {
-		h.Outer4 = netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", i+1))
-		h.Outer6 = netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", i+1))
 		// The rest of the world is behind the next host, so that a packet that
 		// should have been encrypted goes out in clear and is seen.
 		next := (i+1)%len(names) + 1
-		h.batch(append(h.innerSetup(),
-			fmt.Sprintf("addr add %s/24 dev eth0", h.Outer4),
-			fmt.Sprintf("addr add %s/64 dev eth0 nodad", h.Outer6),
-			"link set eth0 up",
+		h.batch(append(h.setup(i),
 			fmt.Sprintf("route add default via 192.0.2.%d", next),
 			fmt.Sprintf("route add default via 2001:db8::%d dev eth0", next),
 		)...)
+	}
+	n.ready()
+	return n
+}
+
+// NewCable connects two hosts by a cable and nothing else, for measurements in
+// which a switch would have its share. Their addresses are those of NewNet, but
+// only the outer ones are reached without a tunnel. There is no capture.
+func NewCable(t testing.TB, a, b string) *Net {
+	t.Helper()
+	n := makeNet(t, []string{a, b})
+	n.A().batch(fmt.Sprintf("link add eth0 type veth peer name eth0 netns /proc/%d/fd/%d", os.Getpid(), n.B().netns.Fd()))
+	for i, h := range n.Hosts {
+		h.batch(h.setup(i)...)
 	}
 	n.ready()
 	return n
@@ -141,6 +150,17 @@ func (h *Host) innerSetup() []string {
 		fmt.Sprintf("addr add %s/32 dev lo", h.Inner4),
 		fmt.Sprintf("addr add %s/128 dev lo nodad", h.Inner6),
 	}
+}
+
+// setup are the commands for the addresses of the i-th host of NewNet.
+func (h *Host) setup(i int) []string {
+	h.Outer4 = netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", i+1))
+	h.Outer6 = netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", i+1))
+	return append(h.innerSetup(),
+		fmt.Sprintf("addr add %s/24 dev eth0", h.Outer4),
+		fmt.Sprintf("addr add %s/64 dev eth0 nodad", h.Outer6),
+		"link set eth0 up",
+	)
 }
 
 // cable is the command that makes the middle's i-th port and, at its other end,

@@ -103,11 +103,11 @@ type direction struct {
 func StartStream(t testing.TB, a *Host, from netip.Addr, b *Host, to netip.Addr, rate int) *Stream {
 	t.Helper()
 	s := &Stream{t: t, a: a, b: b, rate: rate, sending: true, quit: make(chan struct{}), done: make(chan struct{})}
-	fa, sa, err := a.udpSocket(from)
+	fa, sa, err := a.UDPSocket(from)
 	if err != nil {
 		t.Fatalf("stream: %s: %v", a.Name, err)
 	}
-	fb, sb, err := b.udpSocket(to)
+	fb, sb, err := b.UDPSocket(to)
 	if err != nil {
 		t.Fatalf("stream: %s: %v", b.Name, err)
 	}
@@ -118,9 +118,9 @@ func StartStream(t testing.TB, a *Host, from netip.Addr, b *Host, to netip.Addr,
 	return s
 }
 
-// udpSocket opens a UDP socket in the host that does not block, on a port of the
-// kernel's choice, and returns the address that it got.
-func (h *Host) udpSocket(addr netip.Addr) (fd int, bound unix.Sockaddr, err error) {
+// UDPSocket opens a UDP socket in the host that does not block, on a port of the
+// kernel's choice, and returns the address that it got. Whoever opens it closes it.
+func (h *Host) UDPSocket(addr netip.Addr) (fd int, bound unix.Sockaddr, err error) {
 	family, local := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Addr: addr.As16()})
 	if addr.Is4() {
 		family, local = unix.AF_INET, &unix.SockaddrInet4{Addr: addr.As4()}

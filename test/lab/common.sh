@@ -45,10 +45,12 @@ host_has_esp() {
 		2>/dev/null
 }
 
-# The root for a mode, native or vm. Its name has the recipe's fingerprint:
-# another recipe is another root.
+# The root for a mode, native or vm: the VM's has all that the other has and
+# serves both once it is there. Its name has the recipe's fingerprint: another
+# recipe is another root.
 root_dir() {
-	local sum
+	local sum mode=$1
 	sum=$({ cat "$lab/setup"; echo "$suite" "${guest_packages[@]}" "${vm_packages[@]}"; } | sha256sum)
-	echo "$cache/root-$suite-$1-${sum:0:12}"
+	[[ ! -e $cache/root-$suite-vm-${sum:0:12}/.complete ]] || mode=vm
+	echo "$cache/root-$suite-$mode-${sum:0:12}"
 }

@@ -1,0 +1,226 @@
+//go:build lab
+
+package bench_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ipsec-quick/test/harness"
+)
+
+// steps are what is measured in each run. Each returns figures by the name of
+// their row.
+var steps = []func(*testing.T, *contestant) map[string]float64{
+	tcpOne, tcpFour, tcpBoth, udpRates, latencyIdle, latencyLoaded,
+}
+
+func tcpOne(t *testing.T, c *contestant) map[string]float64 {
+	before := busy(t)
+	r := c.iperf(t, *span)
+	used := busy(t) - before
+	return map[string]float64{"TCP, one stream": r.gbits(), "CPU, one stream": used / (r.End.Received.Bytes / (1 << 30))}
+}
+
+func tcpFour(t *testing.T, c *contestant) map[string]float64 {
+	return map[string]float64{"TCP, four streams": c.iperf(t, *span, "--parallel", "4").gbits()}
+}
+
+func tcpBoth(t *testing.T, c *contestant) map[string]float64 {
+	return map[string]float64{"TCP, one stream each way": c.iperf(t, *span, "--bidir").gbits()}
+}
+
+// iperfReport is what we want of iperf3's JSON.
+type iperfReport struct {
+	Error string `json:"error"`
+	End   struct {
+		Received iperfSum `json:"sum_received"`
+		Back     iperfSum `json:"sum_received_bidir_reverse"`
+	} `json:"end"`
+}
+
+type iperfSum struct {
+	Bytes float64 `json:"bytes"`
+	Bits  float64 `json:"bits_per_second"`
+}
+
+func (r iperfReport) gbits() float64 { return (r.End.Received.Bits + r.End.Back.Bits) / 1e9 }
+
+// iperf sends TCP from a to b.
+func (c *contestant) iperf(t *testing.T, length time.Duration, flags ...string) iperfReport {
+	t.Helper()
+	r, err := c.tryIperf(length, flags...)
+	if err != nil {
+		t.Fatalf("%s: iperf3 %s: %v", c.name, strings.Join(flags, " "), err)
+	}
+	return r
+}
+
+func (c *contestant) tryIperf(length time.Duration, flags ...string) (iperfReport, error) {
+	r := c.a.Exec(append([]string{"iperf3", "--json", "--client", c.b.Inner4.String(), "--bind", c.a.Inner4.String(),
+		"--connect-timeout", "2000", "--time", fmt.Sprint(math.Ceil(length.Seconds()))}, flags...)...)
+	var report iperfReport
+	if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil {
+		return report, fmt.Errorf("%w: %s", err, r)
+	}
+	if report.Error != "" {
+		return report, errors.New(report.Error)
+	}
+	return report, nil
+}
+
+// waitServer waits until iperf3's server answers.
+func (c *contestant) waitServer(t *testing.T) {
+	t.Helper()
+	var err error
+	if !harness.Poll(5*time.Second, func() bool {
+		_, err = c.tryIperf(time.Second)
+		return err == nil
+	}) {
+		t.Fatalf("%s: iperf3: %v", c.name, err)
+	}
+}
+
+// busy is for how many seconds the machine's processors have worked, all
+// together: for the tunnel, for those who use it, and for what else is there.
+func busy(t *testing.T) float64 {
+	t.Helper()
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var user, nice, system, idle, wait, irq, softirq float64
+	if _, err := fmt.Sscanf(string(text), "cpu %f %f %f %f %f %f %f",
+		&user, &nice, &system, &idle, &wait, &irq, &softirq); err != nil {
+		t.Fatal(err)
+	}
+	const userHZ = 100
+	return (user + nice + system + irq + softirq) / userHZ
+}
+
+func loadAverage() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return err.Error()
+	}
+	return strings.Join(strings.Fields(string(text))[:3], " ")
+}
+
+func latencyIdle(t *testing.T, c *contestant) map[string]float64 {
+	median, p99 := roundTrips(t, c, *span/2)
+	return map[string]float64{"round trip, idle, median": median, "round trip, idle, p99": p99}
+}
+
+// latencyLoaded is latencyIdle while a TCP stream takes all that it can get.
+func latencyLoaded(t *testing.T, c *contestant) map[string]float64 {
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.tryIperf(*span/2 + time.Second)
+		done <- err
+	}()
+	time.Sleep(500 * time.Millisecond)
+	median, p99 := roundTrips(t, c, *span/2)
+	if err := <-done; err != nil {
+		t.Fatalf("%s: iperf3: %v", c.name, err)
+	}
+	return map[string]float64{"round trip, loaded, median": median, "round trip, loaded, p99": p99}
+}
+
+// roundTrips sends a packet a millisecond, each after the answer to the last,
+// and returns the times in microseconds.
+func roundTrips(t *testing.T, c *contestant, length time.Duration) (median, p99 float64) {
+	t.Helper()
+	l := newLink(t, c)
+	defer l.close()
+	echo := make(chan struct{})
+	go func() {
+		defer close(echo)
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		buf := make([]byte, 64)
+		for {
+			n, err := unix.Read(l.to, buf)
+			if err != nil || n == 0 { // an empty one from ourselves: the end
+				return
+			}
+			_, _ = unix.Write(l.to, buf[:n]) // or it is lost, which is counted
+		}
+	}()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var times []float64
+	buf := make([]byte, 64)
+	lost := 0
+	for start := time.Now(); time.Since(start) < length; time.Sleep(time.Millisecond) {
+		sent := time.Now()
+		if _, err := unix.Write(l.from, buf); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if _, err := unix.Read(l.from, buf); err != nil {
+			lost++
+			continue
+		}
+		times = append(times, float64(time.Since(sent))/float64(time.Microsecond))
+	}
+	_ = unix.Shutdown(l.to, unix.SHUT_RDWR)
+	<-echo
+	if len(times) < 10 {
+		t.Fatalf("%s: %d round trips, %d packets lost", c.name, len(times), lost)
+	}
+	slices.Sort(times)
+	return quantile(times, 0.5), quantile(times, 0.99)
+}
+
+// quantile is of a sorted list.
+func quantile(list []float64, q float64) float64 {
+	return list[int(q*float64(len(list)-1)+0.5)]
+}
+
+// remembered is what a contestant's daemons have resident, in MiB.
+type remembered struct{ peak, after float64 }
+
+const (
+	floodFor  = 10 * time.Second
+	restFor   = time.Minute
+	floodSize = 1300
+)
+
+// memory floods each contestant that has daemons, and waits a minute for all
+// together. Of the two daemons it is the larger one.
+func memory(t *testing.T, field []*contestant) map[*contestant]remembered {
+	t.Helper()
+	result := map[*contestant]remembered{}
+	for _, c := range field {
+		if c.daemons == nil {
+			continue
+		}
+		for _, pid := range c.daemons {
+			// So that VmHWM counts from here.
+			if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
+				t.Fatalf("%s: %v", c.name, err)
+			}
+		}
+		flood := newLink(t, c)
+		got := flood.trial(floodSize, math.Inf(1), floodFor)
+		flood.close()
+		result[c] = remembered{peak: c.resident(t, "VmHWM")}
+		progress("%s: flooded with %.0f packets/s, %.1f %% arrived, %.0f MiB", c.name,
+			got.rate, 100*(1-got.loss), result[c].peak)
+	}
+	time.Sleep(restFor)
+	for c, m := range result {
+		m.after = c.resident(t, "VmRSS")
+		result[c] = m
+	}
+	return result
+}
