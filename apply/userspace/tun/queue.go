@@ -1,0 +1,75 @@
+package tun
+
+import (
+	"errors"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"ipsec-quick/apply/userspace/offload"
+)
+
+// maxPieces of one write: what package offload makes at most, and an error
+// beyond that.
+const maxPieces = 128
+
+// A Queue is one descriptor of the device, for one goroutine. It does not
+// block: unix.EAGAIN says that there is nothing to read.
+type Queue struct {
+	fd     int
+	pieces [maxPieces]unix.Iovec
+}
+
+func openQueue(name string) (*Queue, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: "/dev/net/tun", Err: err}
+	}
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
+		return nil, errors.Join(os.NewSyscallError("TUNSETIFF", err), unix.Close(fd))
+	}
+	// The header's length is the device's and may be another's choice.
+	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, offload.HeaderLen); err != nil {
+		return nil, errors.Join(os.NewSyscallError("TUNSETVNETHDRSZ", err), unix.Close(fd))
+	}
+	return &Queue{fd: fd}, nil
+}
+
+// FD is the descriptor, to wait for.
+func (q *Queue) FD() int { return q.fd }
+
+// Read reads a packet with its offload.Header before it. A packet longer than
+// b is cut off.
+//
+// The raw system calls of this package never block, so the scheduler need not
+// be told of them.
+func (q *Queue) Read(b []byte) (int, error) {
+	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(q.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+// Write writes a packet that lies in pieces, the first of which is its
+// offload.Header.
+func (q *Queue) Write(pieces [][]byte) error {
+	if len(pieces) > maxPieces {
+		return unix.EMSGSIZE
+	}
+	for i, p := range pieces {
+		q.pieces[i].Base = unsafe.SliceData(p)
+		q.pieces[i].SetLen(len(p))
+	}
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(q.fd), uintptr(unsafe.Pointer(&q.pieces)), uintptr(len(pieces)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

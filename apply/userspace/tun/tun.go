@@ -1,0 +1,135 @@
+// Package tun is the TUN device of a tunnel whose ESP is done in user space:
+// several queues, each with super-packets (package offload), and persistent, so
+// that it stays when the process dies and drops what is routed to it.
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Offloads that golang.org/x/sys/unix does not have (include/uapi/linux/if_tun.h).
+const (
+	offloadChecksum = 0x01 // TUN_F_CSUM
+	offloadTSO4     = 0x02 // TUN_F_TSO4
+	offloadTSO6     = 0x04 // TUN_F_TSO6
+	offloadTSOECN   = 0x08 // TUN_F_TSO_ECN
+	offloadUSO4     = 0x20 // TUN_F_USO4
+	offloadUSO6     = 0x40 // TUN_F_USO6
+
+	offloadTCP = offloadChecksum | offloadTSO4 | offloadTSO6 | offloadTSOECN
+	offloadUDP = offloadUSO4 | offloadUSO6
+)
+
+// Offloads says which super-packets a device exchanges with this process.
+type Offloads struct{ TCP, UDP bool }
+
+// A Device is a TUN device that is open.
+type Device struct {
+	Queues []*Queue
+
+	// Offloads are those wanted that the kernel has and that work.
+	Offloads Offloads
+
+	link netlink.Link
+}
+
+// Open makes the device, or takes one that a process of ours has left, sets it
+// up, and opens its queues. The device stays when it is closed.
+func Open(name string, queues int, want Offloads) (*Device, error) {
+	d := &Device{}
+	for range queues {
+		q, err := openQueue(name)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("TUN device %s: %w", name, err), d.Close())
+		}
+		d.Queues = append(d.Queues, q)
+	}
+	if err := d.prepare(name, want); err != nil {
+		return nil, errors.Join(fmt.Errorf("TUN device %s: %w", name, err), d.Close())
+	}
+	return d, nil
+}
+
+func (d *Device) prepare(name string, want Offloads) error {
+	fd := d.Queues[0].fd
+	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
+		return os.NewSyscallError("TUNSETPERSIST", err)
+	}
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	d.link = link
+	// No address of its own making, so no router solicitation into the tunnel.
+	// A host without IPv6 has nothing to switch off.
+	const none = 1 // IN6_ADDR_GEN_MODE_NONE
+	_ = netlink.LinkSetIP6AddrGenMode(link, none)
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("up: %w", err)
+	}
+	return d.setOffloads(want)
+}
+
+// setOffloads asks for those that are wanted, and keeps those that work.
+func (d *Device) setOffloads(want Offloads) error {
+	flags := 0
+	if want.TCP {
+		flags = offloadTCP
+	}
+	set := func(flags int) error { return unix.IoctlSetInt(d.Queues[0].fd, unix.TUNSETOFFLOAD, flags) }
+	if want.UDP && set(flags|offloadChecksum|offloadUDP) == nil { // since Linux 6.2
+		d.Offloads.UDP = true
+	} else if err := set(flags); err != nil {
+		return os.NewSyscallError("TUNSETOFFLOAD", err)
+	}
+	d.Offloads.TCP = want.TCP
+	return d.probe()
+}
+
+// SetMTU sets the longest IP packet, and with it what fits a super-packet:
+// segments and octets at most. A super-packet that becomes one datagram train
+// is one system call on the other side.
+func (d *Device) SetMTU(mtu, segments, octets int) error {
+	if err := netlink.LinkSetMTU(d.link, mtu); err != nil {
+		return fmt.Errorf("TUN device %s: MTU %d: %w", d.link.Attrs().Name, mtu, err)
+	}
+	// An old kernel cannot limit them; then there are two trains.
+	_ = netlink.LinkSetGSOMaxSegs(d.link, segments)
+	_ = netlink.LinkSetGSOMaxSize(d.link, octets)
+	_ = netlink.LinkSetGSOIPv4MaxSize(d.link, octets)
+	return nil
+}
+
+// Close closes the queues. The device stays, without a carrier.
+func (d *Device) Close() error {
+	var errs []error
+	for _, q := range d.Queues {
+		errs = append(errs, unix.Close(q.fd))
+	}
+	d.Queues = nil
+	return errors.Join(errs...)
+}
+
+// Remove deletes the device of that name. It is no error if there is none; one
+// that is no TUN device is left alone.
+func Remove(name string) error {
+	link, err := netlink.LinkByName(name)
+	var absent netlink.LinkNotFoundError
+	switch {
+	case errors.As(err, &absent):
+		return nil
+	case err != nil:
+		return fmt.Errorf("TUN device %s: %w", name, err)
+	case link.Type() != "tuntap" && link.Type() != "tun":
+		return fmt.Errorf("interface %s is no TUN device but %s", name, link.Type())
+	}
+	if err := netlink.LinkDel(link); err != nil {
+		return fmt.Errorf("TUN device %s: %w", name, err)
+	}
+	return nil
+}
