@@ -34,7 +34,7 @@ var imports = []struct {
 	{"conf", []string{"ike/wire", "ike/suite", "ike/auth"}},
 	{"apply", nil},
 	{"apply/userspace", []string{"apply", "apply/userspace/..."}},
-	{"apply/userspace/...", []string{"apply", "apply/userspace/packet"}},
+	{"apply/userspace/...", []string{"apply", "apply/userspace/packet", "apply/userspace/offload"}},
 	{"apply/...", []string{"apply"}},
 	{"watch/...", []string{"conf", "ike/...", "apply/...", "watch/..."}},
 	{"cmd/...", []string{"conf", "ike/...", "apply/...", "watch/...", "cmd/..."}},

@@ -15,7 +15,7 @@ import (
 // checksum is wrong.
 func (d *Device) probe() error {
 	works := func(kind offload.Kind) (bool, error) {
-		err := d.Queues[0].Write(probePacket(kind))
+		err := d.queues[0].Write(probePacket(kind))
 		if errors.Is(err, unix.EINVAL) {
 			return false, nil
 		}

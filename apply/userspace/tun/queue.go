@@ -1,7 +1,6 @@
 package tun
 
 import (
-	"errors"
 	"os"
 	"unsafe"
 
@@ -21,25 +20,32 @@ type Queue struct {
 	pieces [maxPieces]unix.Iovec
 }
 
-func openQueue(name string) (*Queue, error) {
+// OpenQueue opens a descriptor that Attach gives to a device; again after the
+// device was removed. So a process needs no right to open files by then.
+func OpenQueue() (*Queue, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: "/dev/net/tun", Err: err}
 	}
-	ifr, err := unix.NewIfreq(name)
-	if err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
-	}
-	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
-		return nil, errors.Join(os.NewSyscallError("TUNSETIFF", err), unix.Close(fd))
-	}
-	// The header's length is the device's and may be another's choice.
-	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, offload.HeaderLen); err != nil {
-		return nil, errors.Join(os.NewSyscallError("TUNSETVNETHDRSZ", err), unix.Close(fd))
-	}
 	return &Queue{fd: fd}, nil
 }
+
+func (q *Queue) attach(name string) error {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE)
+	if err := unix.IoctlIfreq(q.fd, unix.TUNSETIFF, ifr); err != nil {
+		return os.NewSyscallError("TUNSETIFF", err)
+	}
+	// The header's length is the device's and may be another's choice.
+	err = unix.IoctlSetPointerInt(q.fd, unix.TUNSETVNETHDRSZ, offload.HeaderLen)
+	return os.NewSyscallError("TUNSETVNETHDRSZ", err)
+}
+
+// Close closes the descriptor.
+func (q *Queue) Close() error { return unix.Close(q.fd) }
 
 // FD is the descriptor, to wait for.
 func (q *Queue) FD() int { return q.fd }

@@ -30,33 +30,31 @@ type Offloads struct{ TCP, UDP bool }
 
 // A Device is a TUN device that is open.
 type Device struct {
-	Queues []*Queue
-
 	// Offloads are those wanted that the kernel has and that work.
 	Offloads Offloads
 
-	link netlink.Link
+	link   netlink.Link
+	queues []*Queue
 }
 
-// Open makes the device, or takes one that a process of ours has left, sets it
-// up, and opens its queues. The device stays when it is closed.
-func Open(name string, queues int, want Offloads) (*Device, error) {
-	d := &Device{}
-	for range queues {
-		q, err := openQueue(name)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("TUN device %s: %w", name, err), d.Close())
+// Attach makes the device, or takes one that a process of ours has left, sets
+// it up, and gives it its queues. It stays when they are closed. After an
+// error they are to be closed.
+func Attach(name string, queues []*Queue, want Offloads) (*Device, error) {
+	d := &Device{queues: queues}
+	for _, q := range queues {
+		if err := q.attach(name); err != nil {
+			return nil, fmt.Errorf("TUN device %s: %w", name, err)
 		}
-		d.Queues = append(d.Queues, q)
 	}
 	if err := d.prepare(name, want); err != nil {
-		return nil, errors.Join(fmt.Errorf("TUN device %s: %w", name, err), d.Close())
+		return nil, fmt.Errorf("TUN device %s: %w", name, err)
 	}
 	return d, nil
 }
 
 func (d *Device) prepare(name string, want Offloads) error {
-	fd := d.Queues[0].fd
+	fd := d.queues[0].fd
 	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
 		return os.NewSyscallError("TUNSETPERSIST", err)
 	}
@@ -81,7 +79,7 @@ func (d *Device) setOffloads(want Offloads) error {
 	if want.TCP {
 		flags = offloadTCP
 	}
-	set := func(flags int) error { return unix.IoctlSetInt(d.Queues[0].fd, unix.TUNSETOFFLOAD, flags) }
+	set := func(flags int) error { return unix.IoctlSetInt(d.queues[0].fd, unix.TUNSETOFFLOAD, flags) }
 	if want.UDP && set(flags|offloadChecksum|offloadUDP) == nil { // since Linux 6.2
 		d.Offloads.UDP = true
 	} else if err := set(flags); err != nil {
@@ -103,16 +101,6 @@ func (d *Device) SetMTU(mtu, segments, octets int) error {
 	_ = netlink.LinkSetGSOMaxSize(d.link, octets)
 	_ = netlink.LinkSetGSOIPv4MaxSize(d.link, octets)
 	return nil
-}
-
-// Close closes the queues. The device stays, without a carrier.
-func (d *Device) Close() error {
-	var errs []error
-	for _, q := range d.Queues {
-		errs = append(errs, unix.Close(q.fd))
-	}
-	d.Queues = nil
-	return errors.Join(errs...)
 }
 
 // Remove deletes the device of that name. It is no error if there is none; one

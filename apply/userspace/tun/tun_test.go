@@ -46,24 +46,31 @@ func run(t *testing.T, command string) string {
 
 func open(t *testing.T, name string, queues int, want Offloads) *Device {
 	t.Helper()
-	d, err := Open(name, queues, want)
+	var qs []*Queue
+	for range queues {
+		q, err := OpenQueue()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { q.Close() })
+		qs = append(qs, q)
+	}
+	d, err := Attach(name, qs, want)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.Close() })
 	return d
 }
 
 // read waits for the next packet that is not the kernel's own.
-func read(t *testing.T, q *Queue) []byte {
+func read(t *testing.T, queues ...*Queue) []byte {
 	t.Helper()
 	b := make([]byte, 1<<17)
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
-		n, err := q.Read(b)
+	for i, deadline := 0, time.Now().Add(5*time.Second); time.Now().Before(deadline); i++ {
+		n, err := queues[i%len(queues)].Read(b)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
-			p := []unix.PollFd{{Fd: int32(q.FD()), Events: unix.POLLIN}}
-			unix.Poll(p, 100)
+			time.Sleep(time.Millisecond)
 		case err != nil:
 			t.Fatal(err)
 		case n > offload.HeaderLen+40 && (b[offload.HeaderLen]>>4 == 4 || b[offload.HeaderLen+6] != unix.IPPROTO_ICMPV6):
@@ -77,8 +84,8 @@ func read(t *testing.T, q *Queue) []byte {
 func TestDeviceStaysAndIsTakenAgain(t *testing.T) {
 	enterNamespace(t)
 	d := open(t, "iq0", 2, Offloads{TCP: true, UDP: true})
-	if len(d.Queues) != 2 || !d.Offloads.TCP {
-		t.Fatalf("%d queues, offloads %+v", len(d.Queues), d.Offloads)
+	if len(d.queues) != 2 || !d.Offloads.TCP {
+		t.Fatalf("%d queues, offloads %+v", len(d.queues), d.Offloads)
 	}
 	if err := d.SetMTU(1380, 44, 60000); err != nil {
 		t.Fatal(err)
@@ -89,8 +96,8 @@ func TestDeviceStaysAndIsTakenAgain(t *testing.T) {
 	if out := run(t, "ip -6 addr show iq0"); strings.Contains(out, "fe80") {
 		t.Errorf("it has an address of its own making:\n%s", out)
 	}
-	if err := d.Close(); err != nil {
-		t.Fatal(err)
+	for _, q := range d.queues {
+		q.Close()
 	}
 	if out := run(t, "ip link show iq0"); !strings.Contains(out, "NO-CARRIER") {
 		t.Errorf("closed, and not without carrier:\n%s", out)
@@ -99,7 +106,6 @@ func TestDeviceStaysAndIsTakenAgain(t *testing.T) {
 	if again.Offloads != (Offloads{}) {
 		t.Errorf("offloads %+v that nobody wanted", again.Offloads)
 	}
-	again.Close()
 	for range 2 {
 		if err := Remove("iq0"); err != nil {
 			t.Fatal(err)
@@ -108,18 +114,44 @@ func TestDeviceStaysAndIsTakenAgain(t *testing.T) {
 	if exec.Command("ip", "link", "show", "iq0").Run() == nil {
 		t.Error("it is still there")
 	}
+	// The descriptors make it anew.
+	d, err := Attach("iq0", again.queues, Offloads{TCP: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, "ip addr add 10.9.0.1/24 dev iq0")
+	if out := run(t, "ip link show iq0"); strings.Contains(out, "NO-CARRIER") {
+		t.Errorf("attached, and without carrier:\n%s", out)
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	payload := bytes.Repeat([]byte("again"), 30)
+	if err := unix.Sendto(fd, payload, 0, &unix.SockaddrInet4{Port: 7, Addr: [4]byte{10, 9, 0, 2}}); err != nil {
+		t.Fatal(err)
+	}
+	if p := read(t, d.queues...); !bytes.HasSuffix(p, payload) {
+		t.Errorf("read %x", p)
+	}
 }
 
 func TestOtherInterfacesAreLeftAlone(t *testing.T) {
 	enterNamespace(t)
 	run(t, "ip link add iq0 type veth peer name iq1")
-	if _, err := Open("iq0", 1, Offloads{}); err == nil {
+	q, err := OpenQueue()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	if _, err := Attach("iq0", []*Queue{q}, Offloads{}); err == nil {
 		t.Error("another interface was opened")
 	}
 	if err := Remove("iq0"); err == nil {
 		t.Error("another interface was removed")
 	}
-	if _, err := Open("a-name-that-is-too-long", 1, Offloads{}); err == nil {
+	if _, err := Attach("a-name-that-is-too-long", []*Queue{q}, Offloads{}); err == nil {
 		t.Error("a name of 23 octets was taken")
 	}
 }
@@ -144,7 +176,7 @@ func TestSuperPacketFromTheKernel(t *testing.T) {
 	if err := unix.Sendto(fd, payload, 0, &unix.SockaddrInet4{Port: 7, Addr: [4]byte{10, 9, 0, 2}}); err != nil {
 		t.Fatal(err)
 	}
-	p := read(t, d.Queues[0])
+	p := read(t, d.queues[0])
 	var s offload.Splitter
 	if err := s.Reset(offload.ParseHeader(p), p[offload.HeaderLen:]); err != nil {
 		t.Fatal(err)
@@ -193,11 +225,11 @@ func TestKernelSplitsWhatWasJoined(t *testing.T) {
 					t.Fatal("not joined")
 				}
 			}
-			if err := in.Queues[0].Write(joiner.Take()); err != nil {
+			if err := in.queues[0].Write(joiner.Take()); err != nil {
 				t.Fatal(err)
 			}
 			for i := range want {
-				got := read(t, out.Queues[0])
+				got := read(t, out.queues[0])
 				if h := offload.ParseHeader(got); h != (offload.Header{}) {
 					t.Fatalf("a super-packet: %+v", h)
 				}
@@ -267,14 +299,14 @@ func TestReadAndWriteDoNotAllocate(t *testing.T) {
 	b := make([]byte, 1<<16)
 	p := probePacket(offload.TCP4)
 	if n := testing.AllocsPerRun(100, func() {
-		d.Queues[0].Read(b)
-		if err := d.Queues[0].Write(p); err != nil {
+		d.queues[0].Read(b)
+		if err := d.queues[0].Write(p); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
-	if err := d.Queues[0].Write(make([][]byte, maxPieces+1)); !errors.Is(err, unix.EMSGSIZE) {
+	if err := d.queues[0].Write(make([][]byte, maxPieces+1)); !errors.Is(err, unix.EMSGSIZE) {
 		t.Errorf("too many pieces: %v", err)
 	}
 }
