@@ -1,0 +1,260 @@
+package steer
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"ipsec-quick/apply"
+)
+
+// The guard of a tunnel is a table of nftables (nft(8)). It drops packets that a
+// policy covers and that come from, or leave by, another device than a TUN of
+// ours: cleartext that pretends to be the peer's, and what no rule steers, such
+// as the packets of a socket that is bound to a device.
+//
+// The kernel's IPsec policies could not do it: nothing exempts packets of IPv6
+// that come from one device (disable_policy is the receiving address's, and by
+// then the interface of the flow is the loopback).
+
+// errNoGuard: the kernel has no nf_tables.
+var errNoGuard = errors.New("this kernel has no nftables (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET): cleartext from outside that " +
+	"pretends to be a peer's is not dropped, and what a socket bound to a device sends is not either")
+
+const (
+	// guardTimeout bounds a request, in case the kernel acknowledges less than the
+	// library waits for.
+	guardTimeout = 5 * time.Second
+	// guardBuffer holds the largest transaction, and the answers to it.
+	guardBuffer = 8 << 20
+
+	afterNAT = 300 // behind what changes a packet's source
+)
+
+func guardTable(device string) *nftables.Table {
+	return &nftables.Table{Name: "ipsec-quick-" + device, Family: nftables.TableFamilyINet}
+}
+
+func openGuard() (*nftables.Conn, error) {
+	return nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
+		return errors.Join(c.SetReadBuffer(guardBuffer), c.SetWriteBuffer(guardBuffer), c.SetDeadline(time.Now().Add(guardTimeout)))
+	}))
+}
+
+// guards lists the tables there are. It tells a kernel without nftables, for
+// which a transaction is not a way: it would not be answered in full.
+func guards(c *nftables.Conn) ([]*nftables.Table, error) {
+	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+	for _, absent := range []error{unix.EINVAL, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.ENOENT} {
+		if errors.Is(err, absent) {
+			return nil, errNoGuard
+		}
+	}
+	if errors.Is(err, os.ErrPermission) {
+		err = fmt.Errorf("%w (CAP_NET_ADMIN is needed)", err)
+	}
+	return tables, err
+}
+
+// setGuard replaces the table in one transaction.
+func setGuard(o Options, policies []apply.Policy) error {
+	c, err := openGuard()
+	if err == nil {
+		_, err = guards(c)
+	}
+	if err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	table := guardTable(o.Device)
+	c.AddTable(table)
+	c.DelTable(table)
+	c.AddTable(table)
+	b := builder{c, table}
+	b.inbound(policies, o.Ports)
+	b.outbound(policies)
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	return nil
+}
+
+// removeGuard removes the table, if there is one.
+func removeGuard(device string) error {
+	c, err := openGuard()
+	if err != nil {
+		return nil // nor was there one
+	}
+	tables, err := guards(c)
+	if errors.Is(err, errNoGuard) {
+		return nil
+	}
+	for _, t := range tables {
+		if t.Name == guardTable(device).Name {
+			c.DelTable(t)
+			err = c.Flush()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	return nil
+}
+
+// builder makes the chains of a table.
+type builder struct {
+	c     *nftables.Conn
+	table *nftables.Table
+}
+
+// match is a part of a rule.
+type match []expr.Any
+
+func (b *builder) chain(name string, hook *nftables.ChainHook, priority nftables.ChainPriority) *nftables.Chain {
+	return b.c.AddChain(&nftables.Chain{
+		Name: name, Table: b.table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityRef(priority),
+	})
+}
+
+func (b *builder) rule(chain *nftables.Chain, verdict expr.Any, parts ...match) {
+	var all []expr.Any
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	b.c.AddRule(&nftables.Rule{Table: b.table, Chain: chain, Exprs: append(all, verdict)})
+}
+
+var (
+	pass = &expr.Verdict{Kind: expr.VerdictAccept}
+	drop = &expr.Verdict{Kind: expr.VerdictDrop}
+)
+
+// inbound is what comes to this host or through it.
+func (b *builder) inbound(policies []apply.Policy, local []uint16) {
+	covered := b.c.AddChain(&nftables.Chain{Name: "covered", Table: b.table})
+	for _, p := range policies {
+		b.policy(covered, p, apply.In)
+	}
+	input := b.chain("input", nftables.ChainHookInput, *nftables.ChainPriorityFilter)
+	b.rule(input, pass, meta(expr.MetaKeyIIFTYPE, u16(unix.ARPHRD_LOOPBACK)))
+	for _, port := range local { // IKE, and ESP for our sockets
+		b.rule(input, pass, ofProtocol(unix.IPPROTO_UDP), transport(2, be16(port), nil))
+	}
+	b.rule(input, pass, ofProtocol(unix.IPPROTO_ESP))
+	// Without these no path is found to have a smaller MTU, where a policy covers
+	// the routers on it (RFC 4301, Section 8.2.1).
+	b.rule(input, pass, ofFamily(false), ofProtocol(unix.IPPROTO_ICMP), transport(0, []byte{3, 4}, nil)) // fragmentation needed
+	b.rule(input, pass, ofFamily(true), ofProtocol(unix.IPPROTO_ICMPV6), transport(0, []byte{2}, nil))   // packet too big
+	forward := b.chain("forward", nftables.ChainHookForward, *nftables.ChainPriorityFilter)
+	for _, chain := range []*nftables.Chain{input, forward} {
+		b.rule(chain, pass, meta(expr.MetaKeyIIFGROUP, u32(group)))
+		b.rule(chain, &expr.Verdict{Kind: expr.VerdictJump, Chain: covered.Name})
+	}
+}
+
+// outbound is what leaves.
+func (b *builder) outbound(policies []apply.Policy) {
+	chain := b.chain("output", nftables.ChainHookPostrouting, afterNAT)
+	b.rule(chain, pass, meta(expr.MetaKeyOIFTYPE, u16(unix.ARPHRD_LOOPBACK)))
+	b.rule(chain, pass, meta(expr.MetaKeyOIFGROUP, u32(group)))
+	b.rule(chain, pass, meta(expr.MetaKeyMARK, u32(Mark)))
+	for _, p := range policies {
+		b.policy(chain, p, apply.Out)
+	}
+}
+
+// policy is one policy in one direction.
+func (b *builder) policy(chain *nftables.Chain, p apply.Policy, d apply.Direction) {
+	s := p.Selector
+	verdict := expr.Any(drop)
+	if p.Action == apply.Bypass {
+		verdict = pass
+	}
+	src, dst, sport, dport := s.SrcDst(d)
+	parts := []match{ofFamily(s.Local.Addr().Is6()), address(src, true), address(dst, false)}
+	if s.Protocol != 0 {
+		parts = append(parts, ofProtocol(s.Protocol))
+	}
+	switch s.Protocol {
+	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
+		parts = append(parts, octet(0, sport), octet(1, dport)) // type and code
+	case unix.IPPROTO_MH:
+		parts = append(parts, octet(2, sport)) // its type (RFC 6275, Section 6.1.1)
+	default:
+		if hasPorts(s.Protocol) {
+			parts = append(parts, port(0, sport), port(2, dport))
+		}
+	}
+	b.rule(chain, verdict, parts...)
+}
+
+func u16(v uint16) []byte { return binary.NativeEndian.AppendUint16(nil, v) }
+func u32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
+func be16(v uint16) []byte {
+	return binary.BigEndian.AppendUint16(nil, v)
+}
+
+func meta(key expr.MetaKey, value []byte) match {
+	return match{
+		&expr.Meta{Key: key, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: value},
+	}
+}
+
+func ofFamily(ipv6 bool) match {
+	return meta(expr.MetaKeyNFPROTO, []byte{byte(family(ipv6))})
+}
+
+func ofProtocol(protocol uint8) match { return meta(expr.MetaKeyL4PROTO, []byte{protocol}) }
+
+// address compares the source or the destination.
+func address(p netip.Prefix, source bool) match {
+	if p.Bits() == 0 {
+		return nil
+	}
+	ip := p.Masked().Addr().AsSlice()
+	offset := uint32(12) // of the source in IPv4's header
+	if p.Addr().Is6() {
+		offset = 8
+	}
+	if !source {
+		offset += uint32(len(ip))
+	}
+	return field(expr.PayloadBaseNetworkHeader, offset, ip, ipNet(p).Mask)
+}
+
+// transport compares octets of the transport header.
+func transport(offset uint32, value, mask []byte) match {
+	return field(expr.PayloadBaseTransportHeader, offset, value, mask)
+}
+
+func port(offset uint32, p apply.PortMask) match {
+	if p.IsAny() {
+		return nil
+	}
+	return transport(offset, be16(p.Port), be16(p.Mask))
+}
+
+func octet(offset uint32, p apply.PortMask) match {
+	if p.IsAny() {
+		return nil
+	}
+	return transport(offset, []byte{byte(p.Port)}, []byte{byte(p.Mask)})
+}
+
+// field compares a field under a mask; nil: all of it.
+func field(base expr.PayloadBase, offset uint32, value, mask []byte) match {
+	n := uint32(len(value))
+	m := match{&expr.Payload{DestRegister: 1, Base: base, Offset: offset, Len: n}}
+	if mask != nil {
+		m = append(m, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: n, Mask: mask, Xor: make([]byte, n)})
+	}
+	return append(m, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: value})
+}

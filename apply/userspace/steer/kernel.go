@@ -1,0 +1,138 @@
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// changeRule adds or deletes a rule.
+func changeRule(change func(*netlink.Rule) error, e rule) error {
+	r := netlink.NewRule()
+	r.Family, r.Priority, r.Protocol, r.Table = family(e.ipv6), e.pref, protocol, e.table
+	r.Src, r.Dst, r.IPProto, r.Mark = ipNet(e.from), ipNet(e.to), int(e.protocol), e.mark
+	if e.sport != (ports{}) {
+		r.Sport = netlink.NewRulePortRange(e.sport.from, e.sport.to)
+	}
+	if e.dport != (ports{}) {
+		r.Dport = netlink.NewRulePortRange(e.dport.from, e.dport.to)
+	}
+	if e.local {
+		r.IifName = "lo"
+	}
+	switch {
+	case e.skip:
+		r.Goto = prefEnd
+	case e.pref == prefEnd:
+		r.Type = nl.FR_ACT_NOP
+	default:
+		r.Type = nl.FR_ACT_TO_TBL
+	}
+	return change(r)
+}
+
+// listRules returns those of all our tunnels.
+func listRules() ([]rule, error) {
+	var out []rule
+	for _, ipv6 := range []bool{false, true} {
+		list, err := stable(func() ([]netlink.Rule, error) { return netlink.RuleList(family(ipv6)) })
+		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list rules: %w", err)
+		}
+		for _, r := range list {
+			if r.Protocol != protocol || r.Table < tableBase {
+				continue
+			}
+			e := rule{
+				ipv6: ipv6, pref: r.Priority, from: prefixOf(r.Src), to: prefixOf(r.Dst), protocol: uint8(r.IPProto),
+				mark: r.Mark, local: r.IifName != "", skip: r.Goto > 0, table: r.Table,
+			}
+			if r.Sport != nil {
+				e.sport = ports{r.Sport.Start, r.Sport.End}
+			}
+			if r.Dport != nil {
+				e.dport = ports{r.Dport.Start, r.Dport.End}
+			}
+			out = append(out, e)
+		}
+	}
+	return out, nil
+}
+
+// addRoute adds a route to the device, or changes its source.
+func addRoute(e route, table, device int) error {
+	r := &netlink.Route{Dst: ipNet(e.to), Table: table, Protocol: protocol, Scope: unix.RT_SCOPE_LINK, LinkIndex: device}
+	if e.src.IsValid() {
+		r.Src = e.src.AsSlice()
+	}
+	if e.unreachable {
+		r.Type, r.Priority, r.Scope, r.LinkIndex = unix.RTN_UNREACHABLE, math.MaxUint32, unix.RT_SCOPE_UNIVERSE, 0
+	}
+	if err := netlink.RouteReplace(r); err != nil {
+		return fmt.Errorf("add a route for %v: %w", e.to, err)
+	}
+	return nil
+}
+
+// listRoutes returns those of all our tunnels.
+func listRoutes() ([]netlink.Route, error) {
+	list, err := stable(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC, Protocol: protocol},
+			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	var out []netlink.Route
+	for _, r := range list {
+		if r.Table >= tableBase {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+func routeOf(r netlink.Route) route {
+	e := route{to: prefixOf(r.Dst), unreachable: r.Type == unix.RTN_UNREACHABLE}
+	if !e.to.IsValid() {
+		e.to = anywhere(r.Family == unix.AF_INET6)
+	}
+	if src, ok := netip.AddrFromSlice(r.Src); ok {
+		e.src = src.Unmap()
+	}
+	return e
+}
+
+// stable repeats a listing that changed while it was read.
+func stable[T any](list func() ([]T, error)) (got []T, err error) {
+	for range 5 {
+		if got, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return got, err
+}
+
+// strictReversePath reports whether the kernel drops IPv4 packets that come by
+// another device than the answer would leave by (net.ipv4.conf.*.rp_filter, of
+// which the larger one of "all" and the device counts).
+func strictReversePath() bool {
+	paths, _ := filepath.Glob("/proc/sys/net/ipv4/conf/*/rp_filter")
+	for _, path := range paths {
+		if b, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(b)) == "1" {
+			return true
+		}
+	}
+	return false
+}

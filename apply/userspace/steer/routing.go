@@ -1,0 +1,275 @@
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"ipsec-quick/apply"
+)
+
+// Preferences of our rules. They stand between the table of local addresses (0)
+// and the main table (32766).
+const (
+	prefExempt = 10000 // what is not steered, wherever it goes
+	prefBypass = 10001
+	prefBound  = 10002 // and the width of the selector
+
+	// What comes here with a source address has matched no policy.
+	prefSource  = prefBound + widths
+	prefUnbound = prefSource + 1 // and the width of the destination, see unbound.go
+	prefEnd     = prefUnbound + 2*129
+
+	widths = (2*256+1)*33 + 32 + 1
+)
+
+// narrowest is the priority of the narrowest selector that there is.
+var narrowest = apply.Policy{Action: apply.Block, Selector: apply.Selector{
+	Local: netip.MustParsePrefix("::1/128"), Remote: netip.MustParsePrefix("::1/128"), Protocol: unix.IPPROTO_TCP,
+	LocalPort: apply.PortMask{Mask: 0xffff}, RemotePort: apply.PortMask{Mask: 0xffff},
+}}.Priority()
+
+// width of a selector: one that lies within another has a smaller one. The last
+// bit of a priority tells a policy from its guard, which is the same here.
+func width(s apply.Selector) int {
+	return int(apply.Policy{Action: apply.Block, Selector: s}.Priority()-narrowest) / 2
+}
+
+// ports are a range; the zero value is any.
+type ports struct{ from, to uint16 }
+
+func portsOf(m apply.PortMask) ports {
+	if m.IsAny() {
+		return ports{}
+	}
+	return ports{m.Port, m.Port | ^m.Mask}
+}
+
+// rule is an entry of ip-rule(8). It looks the tunnel's table up, or skips the
+// rest of our rules; the one that ends them does nothing.
+type rule struct {
+	ipv6         bool
+	pref         int
+	from, to     netip.Prefix // not valid: any
+	protocol     uint8        // 0: any
+	sport, dport ports
+	mark         uint32 // 0: any
+	local        bool   // sent by this host
+	skip         bool   // to prefEnd
+	table        int    // also of a rule that does not look it up: whose it is
+}
+
+// route is an entry of the tunnel's table.
+type route struct {
+	to          netip.Prefix
+	src         netip.Addr // preferred; not valid: none
+	unreachable bool
+}
+
+// routing is what one tunnel has in the kernel's routing.
+type routing struct {
+	table  int
+	rules  []rule
+	routes []route
+}
+
+func (r *routing) rule(e rule) {
+	e.table = r.table
+	r.rules = append(r.rules, e)
+}
+
+// plan is what the policies need.
+func plan(policies []apply.Policy, table int, local []uint16) (*routing, error) {
+	r := &routing{table: table}
+	for _, ipv6 := range []bool{false, true} {
+		var mine []apply.Policy
+		for _, p := range policies {
+			if p.Selector.Local.Addr().Is6() == ipv6 {
+				mine = append(mine, p)
+			}
+		}
+		if len(mine) == 0 {
+			continue
+		}
+		r.frame(ipv6, local)
+		for _, p := range mine {
+			r.policy(p)
+		}
+		if err := r.unbound(mine, ipv6); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// frame is what all tunnels have.
+func (r *routing) frame(ipv6 bool, local []uint16) {
+	all := anywhere(ipv6)
+	r.rule(rule{ipv6: ipv6, pref: prefExempt, mark: Mark, skip: true})
+	if !ipv6 && strictReversePath() {
+		// What comes for our sockets has no mark: the way back to where it comes
+		// from must not be found to be the device (rp_filter, which IPv6 has not).
+		for _, port := range local {
+			r.rule(rule{pref: prefExempt, protocol: unix.IPPROTO_UDP, sport: ports{port, port}, local: true, skip: true})
+		}
+		r.rule(rule{pref: prefExempt, protocol: unix.IPPROTO_ESP, local: true, skip: true})
+	}
+	if ipv6 {
+		r.rule(rule{ipv6: true, pref: prefSource, from: netip.MustParsePrefix("::/1"), skip: true})
+		r.rule(rule{ipv6: true, pref: prefSource, from: netip.MustParsePrefix("8000::/1"), skip: true})
+	}
+	r.rule(rule{ipv6: ipv6, pref: prefEnd})
+	// Without the device, which somebody might delete, nothing is reachable.
+	r.routes = append(r.routes, route{to: all}, route{to: all, unreachable: true})
+}
+
+// policy brings packets that have a source address.
+func (r *routing) policy(p apply.Policy) {
+	e, exact := matching(p.Selector)
+	e.from, e.to = limited(p.Selector.Local), limited(p.Selector.Remote)
+	if p.Action != apply.Bypass {
+		e.pref = prefBound + width(p.Selector)
+		r.rule(e)
+		return
+	}
+	// A bypass that cannot be said exactly would let too much pass.
+	if exact {
+		e.pref, e.skip = prefBypass, true
+		r.rule(e)
+	}
+}
+
+// matching is a selector's protocol and ports, as far as a rule can tell them.
+// ICMP's type and code it cannot, and the ports of unusual protocols.
+func matching(s apply.Selector) (e rule, exact bool) {
+	e = rule{ipv6: s.Local.Addr().Is6(), protocol: s.Protocol}
+	if hasPorts(s.Protocol) {
+		e.sport, e.dport = portsOf(s.LocalPort), portsOf(s.RemotePort)
+		return e, true
+	}
+	return e, s.LocalPort.IsAny() && s.RemotePort.IsAny()
+}
+
+func hasPorts(protocol uint8) bool {
+	switch protocol {
+	case unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP, unix.IPPROTO_DCCP, unix.IPPROTO_UDPLITE:
+		return true
+	}
+	return false
+}
+
+func anywhere(ipv6 bool) netip.Prefix {
+	if ipv6 {
+		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+}
+
+// limited is the prefix, if it is not all there is.
+func limited(p netip.Prefix) netip.Prefix {
+	if p.Bits() == 0 {
+		return netip.Prefix{}
+	}
+	return p
+}
+
+// apply makes the kernel have just this of the tunnel. What is new comes first.
+// Tables of devices that are no more are nobody's, and go too.
+func (r *routing) apply(device int) error {
+	haveRoutes, err := listRoutes()
+	if err != nil {
+		return err
+	}
+	haveRules, err := listRules()
+	if err != nil {
+		return err
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list devices: %w", err)
+	}
+	dead := func(table int) bool {
+		for _, l := range links {
+			if tableBase+l.Attrs().Index == table {
+				return false
+			}
+		}
+		return true
+	}
+	wantRoutes, wantRules := map[route]bool{}, map[rule]bool{}
+	for _, e := range r.routes {
+		wantRoutes[e] = true
+		if err := addRoute(e, r.table, device); err != nil {
+			return err
+		}
+	}
+	there := map[rule]bool{}
+	for _, e := range haveRules {
+		there[e] = true
+	}
+	for _, e := range r.rules {
+		wantRules[e] = true
+		if !there[e] {
+			if err := changeRule(netlink.RuleAdd, e); err != nil && !errors.Is(err, unix.EEXIST) {
+				return explain(err)
+			}
+		}
+	}
+	var failed error
+	for _, e := range haveRules {
+		if wantRules[e] || e.table != r.table && !dead(e.table) {
+			continue
+		}
+		if err := changeRule(netlink.RuleDel, e); err != nil && !errors.Is(err, unix.ENOENT) {
+			failed = errors.Join(failed, fmt.Errorf("remove a rule: %w", err))
+		}
+	}
+	for _, old := range haveRoutes {
+		if wantRoutes[routeOf(old)] && old.Table == r.table || old.Table != r.table && !dead(old.Table) {
+			continue
+		}
+		if err := netlink.RouteDel(&old); err != nil && !errors.Is(err, unix.ESRCH) {
+			failed = errors.Join(failed, fmt.Errorf("remove a route: %w", err))
+		}
+	}
+	return failed
+}
+
+// explain names what a kernel has to have.
+func explain(err error) error {
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
+		return fmt.Errorf("this kernel has no routing rules, which ESP in user space needs: "+
+			"it lacks CONFIG_IP_MULTIPLE_TABLES or CONFIG_IPV6_MULTIPLE_TABLES: %w", err)
+	}
+	return fmt.Errorf("add a rule: %w", err)
+}
+
+func family(ipv6 bool) int {
+	if ipv6 {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	if !p.IsValid() {
+		return nil
+	}
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func prefixOf(n *net.IPNet) netip.Prefix {
+	if n == nil {
+		return netip.Prefix{}
+	}
+	addr, ok := netip.AddrFromSlice(n.IP)
+	if !ok {
+		return netip.Prefix{}
+	}
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(addr.Unmap(), bits)
+}

@@ -1,0 +1,179 @@
+// Package steer brings the traffic of a tunnel's policies into its TUN device,
+// and keeps it from going any other way.
+//
+// The kernel's own ESP sees every packet after it was routed, with its source
+// address. A TUN device gets what is routed to it. So there are, for each policy,
+//
+//   - rules (ip-rule(8)) that look up a table of the tunnel's own, whose default
+//     route is the device: from the policy's local addresses to its remote ones,
+//     the narrower selector first, as apply.Policy.Priority has it;
+//   - the same for sockets that have no source address yet when they look for a
+//     route, see unbound.go;
+//   - a guard, one nftables table, that drops what matches a policy and comes or
+//     goes by another device, see guard.go.
+//
+// All of it is the kernel's and outlives the process: what the device then gets
+// is dropped, and nothing leaves in clear. It is found again by the routing
+// protocol number, the numbers of the tables and the device's name.
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"ipsec-quick/apply"
+)
+
+const (
+	// Mark (SO_MARK) is what IKE sockets and those of ESP have: they are not
+	// steered. It is also to be given when the kernel is asked for a route to a
+	// peer's outer address.
+	Mark = 0x49b50
+	// group (ip link set DEV group) is that of all our devices: the guards of one
+	// tunnel let what another one has decrypted pass.
+	group = 50
+	// protocol marks our rules and routes (rtm_protocol): ESP's number.
+	protocol = 50
+	// tableBase and the device's index make the number of a tunnel's table. No two
+	// devices of a network namespace have the same.
+	tableBase = 45000000
+)
+
+// Options of Open.
+type Options struct {
+	Device string   // the TUN device
+	Ports  []uint16 // UDP ports of IKE and of ESP in UDP on this host
+}
+
+// Steer is one tunnel's. Its methods may be called from several goroutines.
+type Steer struct {
+	o Options
+
+	mu      sync.Mutex
+	synced  bool
+	last    []apply.Policy // what the kernel has been made to have, if synced
+	missing []string
+}
+
+// Open changes nothing.
+func Open(o Options) *Steer { return &Steer{o: o} }
+
+// MarkSocket exempts a socket from being steered.
+func MarkSocket(fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, Mark); err != nil {
+		return fmt.Errorf("%w (CAP_NET_ADMIN is needed)", os.NewSyscallError("SO_MARK", err))
+	}
+	return nil
+}
+
+// Missing says what this kernel lacks, for people. It is known after Sync.
+func (s *Steer) Missing() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.missing)
+}
+
+// Sync makes the kernel have what these policies, all of the tunnel's, need, and
+// nothing of the tunnel's besides. The device has to be there; without policies
+// it need not. What this or another process left half done is put right.
+func (s *Steer) Sync(policies []apply.Policy) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	want := relevant(policies)
+	if s.synced && slices.Equal(want, s.last) {
+		return nil
+	}
+	s.synced = false
+	var err error
+	if len(want) == 0 {
+		err = s.clear()
+	} else {
+		err = s.set(want)
+	}
+	if err != nil {
+		return err
+	}
+	s.synced, s.last = true, want
+	return nil
+}
+
+// relevant is what of policies makes a difference here. A guard and the policy
+// that it stands behind are the same.
+func relevant(policies []apply.Policy) []apply.Policy {
+	var out []apply.Policy
+	for _, p := range policies {
+		steered := apply.Policy{Selector: p.Selector, Action: apply.Block}
+		if p.Action == apply.Bypass {
+			steered.Action = apply.Bypass
+		}
+		if !slices.Contains(out, steered) {
+			out = append(out, steered)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b apply.Policy) int { return int(a.Priority()) - int(b.Priority()) })
+	return out
+}
+
+// set puts the guard up first, then the routes, then the rules to them: at no
+// time does anything leave in clear.
+func (s *Steer) set(policies []apply.Policy) error {
+	link, err := netlink.LinkByName(s.o.Device)
+	if err != nil {
+		return fmt.Errorf("TUN device %s: %w", s.o.Device, err)
+	}
+	if err := prepare(link); err != nil {
+		return fmt.Errorf("TUN device %s: %w", s.o.Device, err)
+	}
+	s.missing = nil
+	if err := setGuard(s.o, policies); errors.Is(err, errNoGuard) {
+		s.missing = append(s.missing, err.Error())
+	} else if err != nil {
+		return err
+	}
+	want, err := plan(policies, tableBase+link.Attrs().Index, s.o.Ports)
+	if err != nil {
+		return err
+	}
+	return want.apply(link.Attrs().Index)
+}
+
+// prepare makes the device one that routes can lead to. The kernel is to send
+// nothing of its own there, such as router solicitations.
+func prepare(link netlink.Link) error {
+	const addrGenNone = 1 // IN6_ADDR_GEN_MODE_NONE
+	a := link.Attrs()
+	if a.Group != group {
+		if err := netlink.LinkSetGroup(link, group); err != nil {
+			return err
+		}
+	}
+	if a.Flags&unix.IFF_UP != 0 {
+		return nil
+	}
+	// Without IPv6 there is nothing to be set.
+	if err := netlink.LinkSetIP6AddrGenMode(link, addrGenNone); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	return netlink.LinkSetUp(link)
+}
+
+// clear takes all away. The guard goes last.
+func (s *Steer) clear() error {
+	index := 0 // of no device
+	link, err := netlink.LinkByName(s.o.Device)
+	var absent netlink.LinkNotFoundError
+	switch {
+	case err == nil:
+		index = link.Attrs().Index
+	case !errors.As(err, &absent):
+		return fmt.Errorf("TUN device %s: %w", s.o.Device, err)
+	}
+	none := &routing{table: tableBase + index}
+	return errors.Join(none.apply(index), removeGuard(s.o.Device))
+}
