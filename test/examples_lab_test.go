@@ -103,7 +103,7 @@ func TestExamples(t *testing.T) {
 				t.Errorf("from the other end %d of 5 packets came back", got)
 			}
 			capture.Stop()
-			if esp := capture.Count(harness.KindESP); esp < 20 {
+			if esp := capture.Count(espKind()); esp < 20 {
 				t.Errorf("%d packets of ESP on the link: %v", esp, capture)
 			}
 			quick.Down()

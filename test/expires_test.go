@@ -66,6 +66,7 @@ func sockets(t *testing.T, h *harness.Host, count int) []*net.UDPConn {
 // SA from before may be there in the end, and every peer must have new ones.
 func TestManyExpires(t *testing.T) {
 	peers := form(20, 1000)
+	kernelOnly(t)
 	row := harness.NewRow(soakGroup, fmt.Sprintf("%d SAs expire into a small buffer", 2*peers), "initiator")
 	t.Parallel()
 	row.Of(t)

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "this needs a host to itself: make bench")
 		os.Exit(1)
 	}
-	harness.Dataplane = harness.Userspace
+	harness.Dataplane, harness.Libipsec = harness.Userspace, true
 	os.Exit(m.Run())
 }
 

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -47,22 +46,7 @@ func (c *contestant) start(t *testing.T) {
 	if !harness.Poll(10*time.Second, func() bool { return c.a.Ping(c.a.Inner4, c.b.Inner4, 1) == 1 }) {
 		t.Fatalf("%s: no ping goes through", c.name)
 	}
-	background(t, c.b, "iperf3", "--server", "--bind", c.b.Inner4.String())
-	c.waitServer(t)
-}
-
-// background runs a command in a host until the test's end.
-func background(t *testing.T, h *harness.Host, argv ...string) (pid int) {
-	t.Helper()
-	cmd := exec.Command(argv[0], argv[1:]...)
-	if err := h.Do(cmd.Start); err != nil {
-		t.Fatalf("%s: %v", argv[0], err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	return cmd.Process.Pid
+	c.b.ServeIperf(t, c.b.Inner4)
 }
 
 // plainVeth routes the inner networks over the cable: no tunnel at all.
@@ -137,7 +121,7 @@ func wireguardPeer(t *testing.T, we *harness.Host, key *ecdh.PrivateKey, they *h
 	if err != nil {
 		t.Fatal(err)
 	}
-	pid = background(t, we, path, "--foreground", "wg0")
+	pid = we.Background(t, path, "--foreground", "wg0")
 	request := fmt.Sprintf("set=1\nprivate_key=%x\nlisten_port=%d\npublic_key=%x\nendpoint=%v\nallowed_ip=%v\n\n",
 		key.Bytes(), port, theirs.Bytes(), netip.AddrPortFrom(they.Outer4, port), they.Net4)
 	var answer string

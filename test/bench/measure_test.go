@@ -3,8 +3,6 @@
 package bench_test
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -27,68 +25,28 @@ var steps = []func(*testing.T, *contestant) map[string]float64{
 
 func tcpOne(t *testing.T, c *contestant) map[string]float64 {
 	before := busy(t)
-	r := c.iperf(t, *span)
+	r := c.iperf(t)
 	used := busy(t) - before
-	return map[string]float64{"TCP, one stream": r.gbits(), "CPU, one stream": used / (r.End.Received.Bytes / (1 << 30))}
+	return map[string]float64{"TCP, one stream": r.Rate / 1e9, "CPU, one stream": used / (r.Bytes / (1 << 30))}
 }
 
 func tcpFour(t *testing.T, c *contestant) map[string]float64 {
-	return map[string]float64{"TCP, four streams": c.iperf(t, *span, "--parallel", "4").gbits()}
+	return map[string]float64{"TCP, four streams": c.iperf(t, "--parallel", "4").Rate / 1e9}
 }
 
 func tcpBoth(t *testing.T, c *contestant) map[string]float64 {
-	return map[string]float64{"TCP, one stream each way": c.iperf(t, *span, "--bidir").gbits()}
+	r := c.iperf(t, "--bidir")
+	return map[string]float64{"TCP, one stream each way": (r.Rate + r.Back) / 1e9}
 }
-
-// iperfReport is what we want of iperf3's JSON.
-type iperfReport struct {
-	Error string `json:"error"`
-	End   struct {
-		Received iperfSum `json:"sum_received"`
-		Back     iperfSum `json:"sum_received_bidir_reverse"`
-	} `json:"end"`
-}
-
-type iperfSum struct {
-	Bytes float64 `json:"bytes"`
-	Bits  float64 `json:"bits_per_second"`
-}
-
-func (r iperfReport) gbits() float64 { return (r.End.Received.Bits + r.End.Back.Bits) / 1e9 }
 
 // iperf sends TCP from a to b.
-func (c *contestant) iperf(t *testing.T, length time.Duration, flags ...string) iperfReport {
+func (c *contestant) iperf(t *testing.T, flags ...string) harness.Iperf {
 	t.Helper()
-	r, err := c.tryIperf(length, flags...)
+	r, err := c.a.Iperf(c.a.Inner4, c.b.Inner4, *span, flags...)
 	if err != nil {
-		t.Fatalf("%s: iperf3 %s: %v", c.name, strings.Join(flags, " "), err)
+		t.Fatalf("%s: %v", c.name, err)
 	}
 	return r
-}
-
-func (c *contestant) tryIperf(length time.Duration, flags ...string) (iperfReport, error) {
-	r := c.a.Exec(append([]string{"iperf3", "--json", "--client", c.b.Inner4.String(), "--bind", c.a.Inner4.String(),
-		"--connect-timeout", "2000", "--time", fmt.Sprint(math.Ceil(length.Seconds()))}, flags...)...)
-	var report iperfReport
-	if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil {
-		return report, fmt.Errorf("%w: %s", err, r)
-	}
-	if report.Error != "" {
-		return report, errors.New(report.Error)
-	}
-	return report, nil
-}
-
-// waitServer waits until iperf3's server answers.
-func (c *contestant) waitServer(t *testing.T) {
-	t.Helper()
-	var err error
-	if !harness.Poll(5*time.Second, func() bool {
-		_, err = c.tryIperf(time.Second)
-		return err == nil
-	}) {
-		t.Fatalf("%s: iperf3: %v", c.name, err)
-	}
 }
 
 // busy is for how many seconds the machine's processors have worked, all
@@ -125,13 +83,13 @@ func latencyIdle(t *testing.T, c *contestant) map[string]float64 {
 func latencyLoaded(t *testing.T, c *contestant) map[string]float64 {
 	done := make(chan error, 1)
 	go func() {
-		_, err := c.tryIperf(*span/2 + time.Second)
+		_, err := c.a.Iperf(c.a.Inner4, c.b.Inner4, *span/2+time.Second)
 		done <- err
 	}()
 	time.Sleep(500 * time.Millisecond)
 	median, p99 := roundTrips(t, c, *span/2)
 	if err := <-done; err != nil {
-		t.Fatalf("%s: iperf3: %v", c.name, err)
+		t.Fatalf("%s: %v", c.name, err)
 	}
 	return map[string]float64{"round trip, loaded, median": median, "round trip, loaded, p99": p99}
 }

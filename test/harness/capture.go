@@ -51,6 +51,8 @@ type Capture struct {
 	from    map[string]int // clear packets by host
 	largest int            // of IKE, in bytes with IP header
 	drops   uint32
+
+	sequences *Sequences
 }
 
 // StartCapture captures on all ports of the net's middle, what comes in from
@@ -111,6 +113,9 @@ func (c *Capture) run(ports map[int]string) {
 		c.counts[kind]++
 		if kind == KindIKE {
 			c.largest = max(c.largest, n)
+		}
+		if c.sequences != nil && (kind == KindESP || kind == KindESPinUDP) {
+			c.sequences.add(packet, kind)
 		}
 		if kind == KindClear {
 			c.from[ports[ll.Ifindex]]++

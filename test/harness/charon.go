@@ -78,7 +78,7 @@ func tail(text string, lines int) string {
 func StartCharon(t testing.TB, h *Host, settings ...string) *Charon {
 	t.Helper()
 	plugins := charonPlugins
-	if Dataplane == Userspace {
+	if Libipsec {
 		plugins = libipsecPlugin + " " + plugins
 	}
 	h.WriteFile("/run/strongswan.conf", fmt.Sprintf(`charon {

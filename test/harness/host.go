@@ -26,10 +26,12 @@ const Timeout = 60 * time.Second
 // Userspace is the other Dataplane.
 const Userspace = "userspace"
 
-// Dataplane is what does ESP in all hosts: the kernel, as here, or with Userspace
-// the daemons themselves: ipsec-quick by this setting in a tunnel file,
-// strongSwan by its plugin kernel-libipsec.
+// Dataplane is what does ESP for ipsec-quick, as in its tunnel files.
 var Dataplane = "kernel"
+
+// Libipsec has strongSwan do ESP by its plugin kernel-libipsec, outside the
+// kernel: in tunnel mode only, in UDP only, without ESN.
+var Libipsec = false
 
 // Host is a machine of a Net: a network and a mount namespace.
 type Host struct {

@@ -28,6 +28,7 @@ type Service struct {
 	mu      sync.Mutex
 	cmd     *exec.Cmd // the latest
 	starts  int
+	started time.Time // the latest time
 	stopped bool
 	err     error // that it could not be started
 }
@@ -66,6 +67,7 @@ func (s *Service) run() {
 			s.mu.Unlock()
 			return
 		}
+		s.started = time.Now()
 		err := s.q.Host.Do(cmd.Start)
 		s.cmd, s.err = cmd, err
 		s.starts++
@@ -92,6 +94,13 @@ func (s *Service) Starts() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.starts
+}
+
+// Started is when it was started the latest time.
+func (s *Service) Started() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.started
 }
 
 // Stop takes the tunnel down, which ends the command for good.
