@@ -83,11 +83,12 @@ test:
 	$(MAKE) --no-print-directory lab
 
 # The race detector needs a C compiler, the linters of pages and scripts are
-# programs of their own, and unit tests of apply/xfrm make namespaces. Who is
-# not root is told all that is missing at once.
+# programs of their own, unit tests of apply/xfrm make namespaces, and tshark
+# reads what apply/userspace/esp has sealed. Who is not root is told all that is
+# missing at once.
 need:
 	@missing=0
-	.ci/need gcc=gcc /usr/include/stdlib.h=libc6-dev mandoc=mandoc shellcheck=shellcheck ip=iproute2 || missing=1
+	.ci/need gcc=gcc /usr/include/stdlib.h=libc6-dev mandoc=mandoc shellcheck=shellcheck ip=iproute2 tshark=tshark || missing=1
 	[[ $$(id -u) == 0 ]] || test/lab/setup || missing=1
 	exit $$missing
 
