@@ -87,25 +87,26 @@ func setGuard(o Options, policies []apply.Policy) error {
 }
 
 // removeGuard removes the table, if there is one.
-func removeGuard(device string) error {
+func removeGuard(device string) (removed bool, err error) {
 	c, err := openGuard()
 	if err != nil {
-		return nil // nor was there one
+		return false, nil // nor was there one
 	}
 	tables, err := guards(c)
 	if errors.Is(err, errNoGuard) {
-		return nil
+		return false, nil
 	}
 	for _, t := range tables {
 		if t.Name == guardTable(device).Name {
 			c.DelTable(t)
 			err = c.Flush()
+			removed = err == nil
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("guard: %w", err)
+		err = fmt.Errorf("guard: %w", err)
 	}
-	return nil
+	return removed, err
 }
 
 // builder makes the chains of a table.

@@ -70,11 +70,14 @@ func (h *host) command(line string) string {
 	return string(out)
 }
 
-// state is all that steering may change, as ip(8) and nft show it.
+// listRouting shows all rules and routes but those that the kernel makes itself.
+const listRouting = `for what in "-4 rule" "-6 rule" "-4 route show table all" "-6 route show table all"; do
+	ip $what | grep -v "proto kernel"; done`
+
+// state is all that steering may change, as ip(8) and nft(8) show it.
 func (h *host) state() string {
 	h.t.Helper()
-	return h.command(`for what in "-4 rule" "-6 rule" "-4 route show table all" "-6 route show table all"; do
-		ip $what | grep -v "proto kernel"; done; ! which nft >/dev/null || nft list ruleset`)
+	return h.command(listRouting + "; ! which nft >/dev/null || nft list ruleset")
 }
 
 // network is a gateway with a peer outside, a host of its own network inside, and
@@ -84,6 +87,7 @@ func (h *host) state() string {
 type network struct {
 	t             *testing.T
 	gw, peer, lan *host
+	changes       []string
 	got           chan string // what the TUN and the peer get: "tun udp A > B", "clear udp A > B"
 }
 
@@ -91,6 +95,7 @@ const device = "tun-test"
 
 func newNetwork(t *testing.T) *network {
 	t.Helper()
+	t.Parallel()
 	n := &network{t: t, gw: newHost(t), peer: newHost(t), lan: newHost(t), got: make(chan string, 64)}
 	link := func(a, b *host, nameA, nameB string) {
 		var fd int

@@ -1,12 +1,11 @@
 package steer
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -126,13 +125,89 @@ func stable[T any](list func() ([]T, error)) (got []T, err error) {
 
 // strictReversePath reports whether the kernel drops IPv4 packets that come by
 // another device than the answer would leave by (net.ipv4.conf.*.rp_filter, of
-// which the larger one of "all" and the device counts).
-func strictReversePath() bool {
-	paths, _ := filepath.Glob("/proc/sys/net/ipv4/conf/*/rp_filter")
-	for _, path := range paths {
-		if b, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(b)) == "1" {
-			return true
+// which the larger one of "all" and the device counts). It asks by netlink: a
+// loop that is confined has no /proc.
+func strictReversePath() (bool, error) {
+	const strict, attrRPFilter, headerLen = 1, 3, 4 // NETCONFA_RP_FILTER; struct netconfmsg, padded
+	request := nl.NewNetlinkRequest(unix.RTM_GETNETCONF, unix.NLM_F_DUMP)
+	request.AddRawData([]byte{unix.AF_INET, 0, 0, 0})
+	replies, err := request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNETCONF)
+	if err != nil {
+		return false, fmt.Errorf("read rp_filter: %w", err)
+	}
+	for _, b := range replies {
+		if len(b) < headerLen {
+			continue
+		}
+		attrs, err := nl.ParseRouteAttr(b[headerLen:])
+		if err != nil {
+			return false, fmt.Errorf("read rp_filter: %w", err)
+		}
+		for _, a := range attrs {
+			if a.Attr.Type == attrRPFilter && len(a.Value) >= 4 && binary.NativeEndian.Uint32(a.Value) == strict {
+				return true, nil
+			}
 		}
 	}
-	return false
+	return false, nil
+}
+
+// command is what ip-rule(8) is told.
+func (e rule) command(verb string) string {
+	words := []string{ipCommand(e.ipv6), "rule", verb, "pref", fmt.Sprint(e.pref)}
+	word := func(name string, value any) { words = append(words, name, fmt.Sprint(value)) }
+	if e.from.IsValid() {
+		word("from", e.from)
+	}
+	if e.to.IsValid() {
+		word("to", e.to)
+	}
+	if e.mark != 0 {
+		word("fwmark", fmt.Sprintf("%#x", e.mark))
+	}
+	if e.local {
+		word("iif", "lo")
+	}
+	if e.protocol != 0 {
+		word("ipproto", e.protocol)
+	}
+	if e.sport != (ports{}) {
+		word("sport", e.sport)
+	}
+	if e.dport != (ports{}) {
+		word("dport", e.dport)
+	}
+	word("table", e.table)
+	word("protocol", protocol)
+	switch {
+	case e.skip:
+		word("goto", prefEnd)
+	case e.pref == prefEnd:
+		words = append(words, "nop")
+	}
+	return strings.Join(words, " ")
+}
+
+// String is as ip-rule(8) has it.
+func (p ports) String() string { return fmt.Sprintf("%d-%d", p.from, p.to) }
+
+// command is what ip-route(8) is told.
+func (e route) command(verb, device string, table int) string {
+	words := []string{ipCommand(e.to.Addr().Is6()), "route", verb}
+	if e.unreachable {
+		words = append(words, "unreachable", e.to.String(), "metric", fmt.Sprint(uint32(math.MaxUint32)))
+	} else {
+		words = append(words, e.to.String(), "dev", device, "scope", "link")
+	}
+	if e.src.IsValid() {
+		words = append(words, "src", e.src.String())
+	}
+	return strings.Join(append(words, "table", fmt.Sprint(table), "protocol", fmt.Sprint(protocol)), " ")
+}
+
+func ipCommand(ipv6 bool) string {
+	if ipv6 {
+		return "ip -6"
+	}
+	return "ip"
 }

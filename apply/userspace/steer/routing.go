@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -95,7 +96,9 @@ func plan(policies []apply.Policy, table int, local []uint16) (*routing, error) 
 		if len(mine) == 0 {
 			continue
 		}
-		r.frame(ipv6, local)
+		if err := r.frame(ipv6, local); err != nil {
+			return nil, err
+		}
 		for _, p := range mine {
 			r.policy(p)
 		}
@@ -107,17 +110,9 @@ func plan(policies []apply.Policy, table int, local []uint16) (*routing, error) 
 }
 
 // frame is what all tunnels have.
-func (r *routing) frame(ipv6 bool, local []uint16) {
+func (r *routing) frame(ipv6 bool, local []uint16) error {
 	all := anywhere(ipv6)
 	r.rule(rule{ipv6: ipv6, pref: prefExempt, mark: Mark, skip: true})
-	if !ipv6 && strictReversePath() {
-		// What comes for our sockets has no mark: the way back to where it comes
-		// from must not be found to be the device (rp_filter, which IPv6 has not).
-		for _, port := range local {
-			r.rule(rule{pref: prefExempt, protocol: unix.IPPROTO_UDP, sport: ports{port, port}, local: true, skip: true})
-		}
-		r.rule(rule{pref: prefExempt, protocol: unix.IPPROTO_ESP, local: true, skip: true})
-	}
 	if ipv6 {
 		r.rule(rule{ipv6: true, pref: prefSource, from: netip.MustParsePrefix("::/1"), skip: true})
 		r.rule(rule{ipv6: true, pref: prefSource, from: netip.MustParsePrefix("8000::/1"), skip: true})
@@ -125,6 +120,20 @@ func (r *routing) frame(ipv6 bool, local []uint16) {
 	r.rule(rule{ipv6: ipv6, pref: prefEnd})
 	// Without the device, which somebody might delete, nothing is reachable.
 	r.routes = append(r.routes, route{to: all}, route{to: all, unreachable: true})
+	if ipv6 {
+		return nil
+	}
+	strict, err := strictReversePath()
+	if err != nil || !strict {
+		return err
+	}
+	// What comes for our sockets has no mark: the way back to where it comes from
+	// must not be found to be the device (rp_filter, which IPv6 has not).
+	for _, port := range local {
+		r.rule(rule{pref: prefExempt, protocol: unix.IPPROTO_UDP, sport: ports{port, port}, local: true, skip: true})
+	}
+	r.rule(rule{pref: prefExempt, protocol: unix.IPPROTO_ESP, local: true, skip: true})
+	return nil
 }
 
 // policy brings packets that have a source address.
@@ -179,7 +188,11 @@ func limited(p netip.Prefix) netip.Prefix {
 
 // apply makes the kernel have just this of the tunnel. What is new comes first.
 // Tables of devices that are no more are nobody's, and go too.
-func (r *routing) apply(device int) error {
+func (r *routing) apply(device *netlink.LinkAttrs, change func(string)) error {
+	dead, err := deadTables()
+	if err != nil {
+		return err
+	}
 	haveRoutes, err := listRoutes()
 	if err != nil {
 		return err
@@ -188,55 +201,67 @@ func (r *routing) apply(device int) error {
 	if err != nil {
 		return err
 	}
-	links, err := netlink.LinkList()
-	if err != nil {
-		return fmt.Errorf("list devices: %w", err)
-	}
-	dead := func(table int) bool {
-		for _, l := range links {
-			if tableBase+l.Attrs().Index == table {
-				return false
-			}
-		}
-		return true
-	}
-	wantRoutes, wantRules := map[route]bool{}, map[rule]bool{}
 	for _, e := range r.routes {
-		wantRoutes[e] = true
-		if err := addRoute(e, r.table, device); err != nil {
+		if slices.ContainsFunc(haveRoutes, func(n netlink.Route) bool { return n.Table == r.table && routeOf(n) == e }) {
+			continue
+		}
+		if err := addRoute(e, r.table, device.Index); err != nil {
 			return err
 		}
+		change(e.command("replace", device.Name, r.table))
 	}
-	there := map[rule]bool{}
-	for _, e := range haveRules {
-		there[e] = true
-	}
+	have, want := setOf(haveRules), setOf(r.rules)
 	for _, e := range r.rules {
-		wantRules[e] = true
-		if !there[e] {
-			if err := changeRule(netlink.RuleAdd, e); err != nil && !errors.Is(err, unix.EEXIST) {
-				return explain(err)
-			}
+		if have[e] {
+			continue
 		}
+		if err := changeRule(netlink.RuleAdd, e); err != nil && !errors.Is(err, unix.EEXIST) {
+			return explain(err)
+		}
+		change(e.command("add"))
 	}
 	var failed error
 	for _, e := range haveRules {
-		if wantRules[e] || e.table != r.table && !dead(e.table) {
+		if want[e] || e.table != r.table && !dead(e.table) {
 			continue
 		}
 		if err := changeRule(netlink.RuleDel, e); err != nil && !errors.Is(err, unix.ENOENT) {
 			failed = errors.Join(failed, fmt.Errorf("remove a rule: %w", err))
+			continue
 		}
+		change(e.command("del"))
 	}
 	for _, old := range haveRoutes {
-		if wantRoutes[routeOf(old)] && old.Table == r.table || old.Table != r.table && !dead(old.Table) {
+		e := routeOf(old)
+		if old.Table == r.table && slices.Contains(r.routes, e) || old.Table != r.table && !dead(old.Table) {
 			continue
 		}
 		if err := netlink.RouteDel(&old); err != nil && !errors.Is(err, unix.ESRCH) {
 			failed = errors.Join(failed, fmt.Errorf("remove a route: %w", err))
+			continue
 		}
+		change(e.command("del", device.Name, old.Table))
 	}
 	return failed
+}
+
+// deadTables tells the tables whose device is not there.
+func deadTables() (func(table int) bool, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
+	}
+	return func(table int) bool {
+		return !slices.ContainsFunc(links, func(l netlink.Link) bool { return tableBase+l.Attrs().Index == table })
+	}, nil
+}
+
+func setOf(rules []rule) map[rule]bool {
+	set := map[rule]bool{}
+	for _, e := range rules {
+		set[e] = true
+	}
+	return set
 }
 
 // explain names what a kernel has to have.

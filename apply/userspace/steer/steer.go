@@ -20,6 +20,7 @@ package steer
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"sync"
@@ -49,16 +50,18 @@ const (
 type Options struct {
 	Device string   // the TUN device
 	Ports  []uint16 // UDP ports of IKE and of ESP in UDP on this host
+	Log    *slog.Logger
+	Change func(command string) // gets each change to this host, as a command that does it
 }
 
 // Steer is one tunnel's. Its methods may be called from several goroutines.
 type Steer struct {
 	o Options
 
-	mu      sync.Mutex
-	synced  bool
-	last    []apply.Policy // what the kernel has been made to have, if synced
-	missing []string
+	mu     sync.Mutex
+	synced bool
+	last   []apply.Policy // what the kernel has been made to have, if synced
+	warned bool           // of a kernel without nftables
 }
 
 // Open changes nothing.
@@ -70,13 +73,6 @@ func MarkSocket(fd int) error {
 		return fmt.Errorf("%w (CAP_NET_ADMIN is needed)", os.NewSyscallError("SO_MARK", err))
 	}
 	return nil
-}
-
-// Missing says what this kernel lacks, for people. It is known after Sync.
-func (s *Steer) Missing() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.missing)
 }
 
 // Sync makes the kernel have what these policies, all of the tunnel's, need, and
@@ -130,17 +126,23 @@ func (s *Steer) set(policies []apply.Policy) error {
 	if err := prepare(link); err != nil {
 		return fmt.Errorf("TUN device %s: %w", s.o.Device, err)
 	}
-	s.missing = nil
-	if err := setGuard(s.o, policies); errors.Is(err, errNoGuard) {
-		s.missing = append(s.missing, err.Error())
-	} else if err != nil {
+	switch err := setGuard(s.o, policies); {
+	case errors.Is(err, errNoGuard):
+		if !s.warned {
+			s.o.Log.Warn(err.Error())
+		}
+		s.warned = true
+	case err != nil:
 		return err
+	default:
+		s.o.Change(fmt.Sprintf("nft 'table inet %s' # drops what %d policies cover, unless it comes or goes by a TUN device",
+			guardTable(s.o.Device).Name, len(policies)))
 	}
 	want, err := plan(policies, tableBase+link.Attrs().Index, s.o.Ports)
 	if err != nil {
 		return err
 	}
-	return want.apply(link.Attrs().Index)
+	return want.apply(link.Attrs(), s.o.Change)
 }
 
 // prepare makes the device one that routes can lead to. The kernel is to send
@@ -165,15 +167,22 @@ func prepare(link netlink.Link) error {
 
 // clear takes all away. The guard goes last.
 func (s *Steer) clear() error {
-	index := 0 // of no device
+	device := &netlink.LinkAttrs{Name: s.o.Device} // which may have gone
 	link, err := netlink.LinkByName(s.o.Device)
 	var absent netlink.LinkNotFoundError
 	switch {
 	case err == nil:
-		index = link.Attrs().Index
+		device = link.Attrs()
 	case !errors.As(err, &absent):
 		return fmt.Errorf("TUN device %s: %w", s.o.Device, err)
 	}
-	none := &routing{table: tableBase + index}
-	return errors.Join(none.apply(index), removeGuard(s.o.Device))
+	none := &routing{table: tableBase + device.Index}
+	if err := none.apply(device, s.o.Change); err != nil {
+		return err
+	}
+	removed, err := removeGuard(s.o.Device)
+	if removed {
+		s.o.Change("nft delete table inet " + guardTable(s.o.Device).Name)
+	}
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -62,7 +63,7 @@ func (r *routing) unbound(policies []apply.Policy, ipv6 bool) error {
 			switch {
 			case covered(q):
 				add(e)
-				if to := (route{to: q.to, src: q.src}); !contains(r.routes, to) {
+				if to := (route{to: q.to, src: q.src}); !slices.Contains(r.routes, to) {
 					r.routes = append(r.routes, to)
 				}
 			case within(q, pieces, covered):
@@ -72,15 +73,6 @@ func (r *routing) unbound(policies []apply.Policy, ipv6 bool) error {
 		}
 	}
 	return nil
-}
-
-func contains(list []route, e route) bool {
-	for _, r := range list {
-		if r == e {
-			return true
-		}
-	}
-	return false
 }
 
 // within reports whether a wider piece is covered.
