@@ -4,6 +4,8 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"encoding/binary"
+	"fmt"
+	"io"
 
 	"golang.org/x/crypto/chacha20poly1305"
 
@@ -22,6 +24,9 @@ type Transform struct {
 	ivLen, icvLen int
 	align         int // a power of two: of payload, padding and trailer together
 }
+
+// Format hides what is in the transform, whatever the verb.
+func (Transform) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "<hidden>") }
 
 // New makes the transform of an SA with these algorithms. With esn the upper half
 // of the sequence number is authenticated, though not sent (RFC 4303, Section

@@ -144,6 +144,18 @@ func TestLengths(t *testing.T) {
 	}
 }
 
+// No print of a transform shows anything.
+func TestPrintsHideKeys(t *testing.T) {
+	for _, suite := range mainSuites {
+		tr := suite.transform(t, false)
+		for _, verb := range []string{"%v", "%+v", "%#v", "%x", "%d", "%s", "%q"} {
+			if got := fmt.Sprintf(verb, tr) + fmt.Sprintf(verb, *tr); got != "<hidden><hidden>" {
+				t.Errorf("%v: %s prints %s", suite, verb, got)
+			}
+		}
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	gcm, cbc, sha := suites[0].encryption, suites[4].encryption, suites[4].integrity
 	for _, test := range []struct {

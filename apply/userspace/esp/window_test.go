@@ -1,6 +1,9 @@
 package esp
 
 import (
+	"bytes"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -230,6 +233,60 @@ func TestWindowAcrossSubspaces(t *testing.T) {
 		seen[seq] = true
 	}
 }
+
+// Packets over the end of a subspace, late and lost, by what is on the wire
+// alone; and once more a subspace later, where they are no packets any more.
+func TestESNOnTheWire(t *testing.T) {
+	for _, suite := range mainSuites {
+		out, in := suite.transform(t, true), suite.transform(t, true)
+		var s Scratch
+		var wire [][]byte
+		for seq := uint64(1<<32 - 100); seq < 1<<32+100; seq++ {
+			wire = append(wire, out.Seal(&s, make([]byte, 0, 200), 9, seq, payload(20), NextIPv4))
+		}
+		r := rand.New(rand.NewPCG(3, 4))
+		for i := 0; i+20 <= len(wire); i += 20 {
+			r.Shuffle(20, func(a, b int) { wire[i+a], wire[i+b] = wire[i+b], wire[i+a] })
+		}
+		w := newWindow(64, true)
+		*w.top = 1<<32 - 101
+		receive := func(packet []byte) error {
+			seq := w.Infer(binary.BigEndian.Uint32(packet[4:]))
+			if !w.Check(seq) {
+				return errReplayed
+			}
+			if _, _, err := in.Open(&s, bytes.Clone(packet), seq); err != nil {
+				return err
+			}
+			if !w.Accept(seq) {
+				return errReplayed
+			}
+			return nil
+		}
+		for i, packet := range wire {
+			if i%7 == 0 {
+				continue // lost
+			}
+			if err := receive(packet); err != nil {
+				t.Fatalf("%v: packet %d: %v", suite, i, err)
+			}
+			if err := receive(packet); err != errReplayed {
+				t.Fatalf("%v: packet %d again: %v", suite, i, err)
+			}
+		}
+		if *w.top>>32 != 1 {
+			t.Fatalf("%v: top %#x", suite, *w.top)
+		}
+		*w.top += 1<<32 - 300
+		for i, packet := range wire {
+			if err := receive(packet); err != ErrForged {
+				t.Fatalf("%v: packet %d a subspace later: %v", suite, i, err)
+			}
+		}
+	}
+}
+
+var errReplayed = errors.New("replayed")
 
 func BenchmarkWindow(b *testing.B) {
 	for _, size := range []uint32{32, 1024, 4096} {
