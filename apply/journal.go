@@ -20,7 +20,7 @@ type Journal struct {
 
 	mu    sync.Mutex
 	log   *journalFile
-	live  []record // in the order in which they were made
+	live  *records
 	print func(string)
 }
 
@@ -43,7 +43,7 @@ func (j *Journal) SAs() []SAID {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var ids []SAID
-	for _, r := range j.live {
+	for _, r := range j.live.list() {
 		if r.SA != nil {
 			ids = append(ids, r.SA.SAID)
 		}
@@ -56,7 +56,7 @@ func (j *Journal) Policies() []Policy {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var ps []Policy
-	for _, r := range j.live {
+	for _, r := range j.live.list() {
 		if r.Policy != nil {
 			ps = append(ps, *r.Policy)
 		}
@@ -104,9 +104,9 @@ func (j *Journal) UpdateSA(sa SA) error {
 		return err
 	}
 	j.print(sa.UpdateCommand())
-	for _, r := range slices.Clone(j.live) {
-		if r.SA != nil && r.SA.SPI == sa.SPI && r.SA.ReqID == sa.ReqID && r.key() != now.key() {
-			if err := j.drop(r); err != nil {
+	for key, r := range j.live.byKey {
+		if r.SA != nil && r.SA.SPI == sa.SPI && r.SA.ReqID == sa.ReqID && key != now.key() {
+			if err := j.drop(r.record); err != nil {
 				return err
 			}
 		}
@@ -160,7 +160,7 @@ func (j *Journal) Undo() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var failed error
-	for _, r := range slices.Backward(slices.Clone(j.live)) {
+	for _, r := range slices.Backward(j.live.list()) {
 		if err := j.remove(r); err != nil && !errors.Is(err, ErrAbsent) {
 			failed = errors.Join(failed, err)
 		}
@@ -226,7 +226,7 @@ func (j *Journal) removeReservations(a allocation) error {
 	}
 	var failed error
 	for _, s := range list {
-		if !s.Larval || s.Direction != In || s.Dst != a.Dst || s.Src != a.Src || j.named(s.SAID) {
+		if !s.Larval || s.Direction != In || s.Dst != a.Dst || s.Src != a.Src || j.live.has(s.SAID) {
 			continue
 		}
 		err := j.Dataplane.RemoveSA(s.SAID)
@@ -239,29 +239,22 @@ func (j *Journal) removeReservations(a allocation) error {
 	return failed
 }
 
-// named: the reservation has a record of its own.
-func (j *Journal) named(id SAID) bool {
-	return slices.ContainsFunc(j.live, func(r record) bool { return r.SA != nil && r.SA.SAID == id })
-}
-
 // add writes a record, or renews one.
 func (j *Journal) add(r record) (isNew bool, err error) {
-	isNew = j.index(r) < 0
+	isNew = !j.live.has(r.key())
 	if err := j.log.append(r, j.live); err != nil {
 		return false, err
 	}
-	j.live = replay(j.live, r)
+	j.live.replay(r)
 	return isNew, nil
 }
 
 // drop writes that what was recorded is gone.
 func (j *Journal) drop(r record) error {
-	if j.index(r) < 0 {
+	if !j.live.has(r.key()) {
 		return nil
 	}
 	r.Gone = true
-	j.live = replay(j.live, r)
+	j.live.replay(r)
 	return j.log.append(r, j.live)
 }
-
-func (j *Journal) index(r record) int { return indexOf(j.live, r) }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -34,17 +35,67 @@ type association struct {
 	ReqID uint32
 }
 
-// key is the same for records about the same thing.
-func (r record) key() string {
+// policyID is what tells two policies of a journal apart.
+type policyID struct {
+	Selector
+	Guard bool
+}
+
+// key is the same for records about the same thing; nil: about nothing.
+func (r record) key() any {
 	switch {
 	case r.Alloc != nil:
-		return fmt.Sprintf("alloc %d %v %v", r.Alloc.ReqID, r.Alloc.Src, r.Alloc.Dst)
+		return *r.Alloc
 	case r.SA != nil:
-		return fmt.Sprintf("sa %v %08x", r.SA.Dst, r.SA.SPI)
+		return r.SA.SAID
 	case r.Policy != nil:
-		return fmt.Sprintf("policy %v %v", r.Policy.Selector, r.Policy.Guard)
+		return policyID{r.Policy.Selector, r.Policy.Guard}
 	}
-	return ""
+	return nil
+}
+
+// records are those that are live, by key.
+type records struct {
+	byKey map[any]numbered
+	next  int
+}
+
+// numbered is a record and its place in the order in which they were made.
+type numbered struct {
+	record
+	place int
+}
+
+// replay takes in one more record. A policy that is renewed moves to the end,
+// behind the SA it was switched to, so that it is removed before that; a guard
+// stays in front of what it guards.
+func (l *records) replay(r record) {
+	key := r.key()
+	if r.Gone {
+		delete(l.byKey, key)
+		return
+	}
+	place := l.next
+	if old, ok := l.byKey[key]; ok && r.Policy != nil && r.Policy.Guard {
+		place = old.place
+	}
+	l.byKey[key] = numbered{r, place}
+	l.next++
+}
+
+func (l *records) has(key any) bool {
+	_, ok := l.byKey[key]
+	return ok
+}
+
+// list is all of them, in their order.
+func (l *records) list() []record {
+	ordered := slices.SortedFunc(maps.Values(l.byKey), func(a, b numbered) int { return a.place - b.place })
+	list := make([]record, 0, len(ordered))
+	for _, n := range ordered {
+		list = append(list, n.record)
+	}
+	return list
 }
 
 // compactAt is the least size at which the journal is written anew, without what
@@ -63,7 +114,7 @@ type journalFile struct {
 
 // openJournalFile reads what is recorded and writes it anew, which also gets rid
 // of a torn last line.
-func openJournalFile(path string) (*journalFile, []record, error) {
+func openJournalFile(path string) (*journalFile, *records, error) {
 	b, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("journal: %w", err)
@@ -83,8 +134,8 @@ func openJournalFile(path string) (*journalFile, []record, error) {
 
 // parseJournal replays the lines. The last one is whole only if it has its
 // newline; if not, what it announces has not been done.
-func parseJournal(b []byte) ([]record, error) {
-	var live []record
+func parseJournal(b []byte) (*records, error) {
+	live := &records{byKey: map[any]numbered{}}
 	for n := 1; ; n++ {
 		line, rest, whole := bytes.Cut(b, []byte("\n"))
 		if !whole {
@@ -95,38 +146,15 @@ func parseJournal(b []byte) ([]record, error) {
 		if err := json.Unmarshal(line, &r); err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
-		if r.key() == "" {
+		if r.key() == nil {
 			return nil, fmt.Errorf("line %d: nothing recorded", n)
 		}
-		live = replay(live, r)
+		live.replay(r)
 	}
-}
-
-// replay is what is live after one more record. A policy that is renewed moves
-// to the end, behind the SA it was switched to, so that it is removed before
-// that; a guard stays in front of what it guards.
-func replay(live []record, r record) []record {
-	i := indexOf(live, r)
-	switch {
-	case r.Gone && i >= 0:
-		return slices.Delete(live, i, i+1)
-	case r.Gone:
-		return live
-	case i >= 0 && r.Policy != nil && r.Policy.Guard:
-		live[i] = r
-		return live
-	case i >= 0:
-		live = slices.Delete(live, i, i+1)
-	}
-	return append(live, r)
-}
-
-func indexOf(live []record, r record) int {
-	return slices.IndexFunc(live, func(l record) bool { return l.key() == r.key() })
 }
 
 // append writes one line; live is what a rewritten journal has besides.
-func (j *journalFile) append(r record, live []record) error {
+func (j *journalFile) append(r record, live *records) error {
 	if j.size > j.limit {
 		if err := j.rewrite(live); err != nil {
 			return err
@@ -156,9 +184,9 @@ func (j *journalFile) append(r record, live []record) error {
 }
 
 // rewrite replaces the file in one step by one with only what is live.
-func (j *journalFile) rewrite(live []record) error {
+func (j *journalFile) rewrite(live *records) error {
 	var b bytes.Buffer
-	for _, r := range live {
+	for _, r := range live.list() {
 		line, err := json.Marshal(r)
 		if err != nil {
 			return fmt.Errorf("journal: %w", err)

@@ -67,19 +67,33 @@ func bypassND(s apply.Selector, local, remote netip.Addr) []apply.Policy {
 	return out
 }
 
-// setGuards installs a peer's guards, and removes those of addresses that are
-// not used any more.
-func (l *loop) setGuards(p *peer) error {
-	want, err := guards(p)
-	if err != nil {
+// setGuards installs the guards of peers, and removes those of addresses that
+// are not used any more.
+func (l *loop) setGuards(peers ...*peer) error {
+	want := map[*peer][]apply.Policy{}
+	for _, p := range peers {
+		list, err := guards(p)
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(list, p.guards) {
+			want[p] = list
+		}
+	}
+	if err := l.claimTraffic(want); err != nil {
 		return err
 	}
-	if slices.Equal(want, p.guards) {
-		return nil
+	for _, p := range peers {
+		if list, changed := want[p]; changed {
+			if err := l.replaceGuards(p, list); err != nil {
+				return err
+			}
+		}
 	}
-	if err := l.claimTraffic(p, want); err != nil {
-		return err
-	}
+	return nil
+}
+
+func (l *loop) replaceGuards(p *peer, want []apply.Policy) error {
 	for _, g := range want {
 		if slices.Contains(p.guards, g) {
 			continue
@@ -106,12 +120,15 @@ func (l *loop) dropGuard(g apply.Policy) {
 // claimTraffic refuses selectors that another tunnel of this host guards: the
 // data plane has one policy for a selector, and taking one tunnel down would
 // take the other's guard away. What is new is then entered in our facts.
-func (l *loop) claimTraffic(p *peer, want []apply.Policy) error {
+func (l *loop) claimTraffic(want map[*peer][]apply.Policy) error {
+	if len(want) == 0 {
+		return nil
+	}
 	var mine []string
-	for _, q := range l.peers {
-		list := q.guards
-		if q == p {
-			list = want
+	for _, p := range l.peers {
+		list, changed := want[p]
+		if !changed {
+			list = p.guards
 		}
 		for _, g := range list {
 			if g.Action != apply.Bypass {

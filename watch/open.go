@@ -151,6 +151,7 @@ func (l *loop) makeCore(leftovers bool) {
 
 // guardAll sets the guards of all peers, for the addresses that are known.
 func (l *loop) guardAll() error {
+	var peers []*peer
 	for i := range l.tunnel.Peers {
 		p := l.peers[l.tunnel.Peers[i].Name]
 		if !p.local.IsValid() {
@@ -161,9 +162,7 @@ func (l *loop) guardAll() error {
 				p.local, p.remote = local, p.addresses[0]
 			}
 		}
-		if err := l.setGuards(p); err != nil {
-			return err
-		}
+		peers = append(peers, p)
 	}
-	return nil
+	return l.setGuards(peers...)
 }
