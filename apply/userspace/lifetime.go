@@ -1,6 +1,7 @@
 package userspace
 
 import (
+	"errors"
 	"time"
 
 	"ipsec-quick/apply"
@@ -52,11 +53,9 @@ func (p *Plane) sweep() {
 func (p *Plane) all(wanted func(apply.Installed) bool) ([]apply.Installed, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	err := p.own()
-	if err == errStandby {
+	if err := p.own(); errors.Is(err, errStandby) {
 		return p.others(wanted)
-	}
-	if err != nil {
+	} else if err != nil {
 		return nil, err
 	}
 	var list []apply.Installed

@@ -41,12 +41,9 @@ type Options struct {
 // Steering brings the traffic that policies cover to the TUN device, and nowhere
 // else.
 type Steering interface {
-	// Set does so for a policy. It may be called again for one that is set, also
-	// by another process.
-	Set(apply.Policy) error
-	// Remove takes back what Set did; if that was nothing it does nothing. Other
-	// policies with the same selector stay.
-	Remove(apply.Policy) error
+	// Sync does so for these policies, which are all there are, and for no others
+	// any more. The TUN device is there. Another process may have called it before.
+	Sync([]apply.Policy) error
 }
 
 // carrier is what moves packets: the workers, their TUN device and sockets. All
@@ -253,18 +250,15 @@ func (p *Plane) load() error {
 	}
 	p.loadSAs()
 	p.loadPolicies()
-	for _, e := range p.tables.Load().entries {
-		if err := p.o.Steering.Set(e.policy); err != nil {
-			return err
-		}
-	}
-	if len(p.tables.Load().entries) > 0 {
-		if err := p.carrier.start(); err != nil {
-			return err
-		}
-	}
 	p.alarm.set(atOnce)
-	return nil
+	t := p.tables.Load()
+	if len(t.entries) == 0 {
+		return nil
+	}
+	if err := p.carrier.start(); err != nil {
+		return err
+	}
+	return p.o.Steering.Sync(t.policies())
 }
 
 // loadSAs takes up the SAD. Of two records of one SA the newer counts.

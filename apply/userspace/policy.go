@@ -24,7 +24,7 @@ func (p *Plane) SetPolicy(policy apply.Policy) error {
 			err = p.carrier.start()
 		}
 		if err == nil {
-			err = p.o.Steering.Set(policy)
+			err = p.o.Steering.Sync(p.tables.Load().policies())
 		}
 		if err != nil && was == nil {
 			err = errors.Join(err, p.dropPolicy(policy))
@@ -77,15 +77,16 @@ func (p *Plane) dropPolicy(policy apply.Policy) error {
 	if e == nil {
 		return fmt.Errorf("remove policy %v: %w", policy.Selector, apply.ErrAbsent)
 	}
-	if err := p.o.Steering.Remove(e.policy); err != nil {
+	rest := t.withoutEntry(policy)
+	if err := p.o.Steering.Sync(rest.policies()); err != nil {
 		return err
 	}
-	if len(t.entries) == 1 {
+	if len(rest.entries) == 0 {
 		if err := p.carrier.stop(); err != nil {
 			return err
 		}
 	}
-	p.tables.Store(t.withoutEntry(policy))
+	p.tables.Store(rest)
 	p.spd.recycle(e.slot)
 	return p.tidy()
 }

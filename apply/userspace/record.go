@@ -166,13 +166,16 @@ func (l *limitsRecord) over(now, added, used int64) bool {
 // deadlines are when the limits by time will be reached; 0: never.
 func (l *limitsRecord) deadlines(added, used int64) (at int64) {
 	if l.time > 0 {
-		at = added + l.time
+		at = later(added, l.time)
 	}
 	if l.use > 0 && used != 0 {
-		at = earlier(at, used+l.use)
+		at = earlier(at, later(used, l.use))
 	}
 	return at
 }
+
+// later is a time after another; one that no clock reaches is never.
+func later(t, after int64) int64 { return max(0, t+after) }
 
 // earlier of two times; 0 is never.
 func earlier(a, b int64) int64 {
@@ -299,7 +302,8 @@ func (r *saRecord) check(larval bool, now int64) error {
 	err := sa.Check()
 	switch {
 	case err != nil:
-	case sa.Mode > apply.Transport, r.added <= 0, r.added > now, r.used < 0, r.used > now, r.lastUsed > now:
+	case sa.Mode > apply.Transport, r.added <= 0, r.added > now, r.used < 0, r.used > now, r.lastUsed > now,
+		!sa.ESN && r.sequence > 1<<32-1:
 		err = errRecord
 	case !larval:
 		err = sa.CheckAlgorithms()

@@ -118,6 +118,10 @@ func (p *Plane) record(sa *apply.SA, state uint32) error {
 	}
 	s.body.set(sa)
 	s.body.added = now()
+	at := s.body.deadline()
+	if state == slotLarval {
+		at = s.body.added + reservedFor
+	}
 	a, err := p.newAssociation(s, state == slotLarval)
 	if err != nil {
 		p.sad.recycle(s)
@@ -128,9 +132,7 @@ func (p *Plane) record(sa *apply.SA, state uint32) error {
 		p.forget(a)
 		return err
 	}
-	if state == slotLarval {
-		p.alarm.set(s.body.added + reservedFor)
-	} else if at := s.body.deadline(); at != 0 {
+	if at != 0 {
 		p.alarm.set(at)
 	}
 	return nil
@@ -145,7 +147,7 @@ func (p *Plane) InstallSA(sa apply.SA) error {
 	if err := sa.CheckAlgorithms(); err != nil {
 		return err
 	}
-	if sa.ESN && sa.ReplayWindow == 0 {
+	if sa.Direction == apply.In && sa.ESN && sa.ReplayWindow == 0 {
 		sa.ReplayWindow = minESNWindow
 	}
 	return p.change(func() error {

@@ -76,8 +76,6 @@ type matcher struct {
 
 func newMatcher(s apply.Selector, d apply.Direction) matcher {
 	src, dst, sport, dport := s.SrcDst(d)
-	sport.Port &= sport.Mask
-	dport.Port &= dport.Mask
 	m := matcher{sport: sport, dport: dport, protocol: s.Protocol, ipv6: src.Addr().Is6()}
 	m.src, m.srcMask = prefixWords(src)
 	m.dst, m.dstMask = prefixWords(dst)
@@ -93,26 +91,22 @@ func prefixWords(p netip.Prefix) (addr, mask [2]uint64) {
 	}
 	var b [16]byte
 	copy(b[:], p.Addr().AsSlice())
-	addr = words(&b)
-	for i := range addr {
-		addr[i] &= mask[i]
-	}
-	return addr, mask
+	return words(&b), mask
 }
 
 func words(b *[16]byte) [2]uint64 {
 	return [2]uint64{binary.BigEndian.Uint64(b[:]), binary.BigEndian.Uint64(b[8:])}
 }
 
-// match reports whether a packet is within the selector.
-func (m *matcher) match(f *packet.Flow) bool {
-	if m.ipv6 != f.IPv6 || m.protocol != 0 && m.protocol != f.Protocol {
+// match reports whether a packet is within the selector. src and dst are the words
+// of its addresses.
+func (m *matcher) match(f *packet.Flow, src, dst [2]uint64) bool {
+	if (dst[0]^m.dst[0])&m.dstMask[0]|(dst[1]^m.dst[1])&m.dstMask[1]|
+		(src[0]^m.src[0])&m.srcMask[0]|(src[1]^m.src[1])&m.srcMask[1] != 0 {
 		return false
 	}
-	src, dst := words(&f.Src), words(&f.Dst)
-	return src[0]&m.srcMask[0] == m.src[0] && src[1]&m.srcMask[1] == m.src[1] &&
-		dst[0]&m.dstMask[0] == m.dst[0] && dst[1]&m.dstMask[1] == m.dst[1] &&
-		f.SrcPort&m.sport.Mask == m.sport.Port && f.DstPort&m.dport.Mask == m.dport.Port
+	return m.ipv6 == f.IPv6 && (m.protocol == 0 || m.protocol == f.Protocol) &&
+		(f.SrcPort^m.sport.Port)&m.sport.Mask == 0 && (f.DstPort^m.dport.Port)&m.dport.Mask == 0
 }
 
 // packetSelector is what an Acquire says of a packet that leaves.

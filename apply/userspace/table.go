@@ -140,7 +140,8 @@ func (t *table[T]) mapChunk() error {
 	_ = unix.Mlock(b) // keys should not be swapped out; without the right to it they may
 	t.chunks = append(t.chunks, b)
 	for i := range chunkRecords {
-		s := (*slot[T])(unsafe.Pointer(&b[uintptr(i)*t.slotSize()]))
+		last := uintptr(chunkRecords-1-i) * t.slotSize() // the first is used first
+		s := (*slot[T])(unsafe.Pointer(&b[last]))
 		t.slots = append(t.slots, s)
 		if s.state.Load() == 0 {
 			t.recycle(s)
@@ -219,7 +220,8 @@ func (t *table[T]) recycle(s *slot[T]) {
 	t.free = append(t.free, s)
 }
 
-// grow adds a chunk. The file's memory is allocated, so that no store can fail.
+// grow adds a chunk. It is written first: memory that the file system has not
+// given yet would be an error of a later store, which ends the process.
 func (t *table[T]) grow() error {
 	if len(t.chunks) >= maxChunks {
 		return fmt.Errorf("%s: there are %d records", t.path, len(t.slots))
@@ -229,9 +231,9 @@ func (t *table[T]) grow() error {
 			return err
 		}
 	}
-	size := int64(t.chunkSize())
-	if err := unix.Fallocate(int(t.file.Fd()), 0, headerLen+int64(len(t.chunks))*size, size); err != nil {
-		return os.NewSyscallError("fallocate "+t.path, err)
+	size := t.chunkSize()
+	if _, err := t.file.WriteAt(make([]byte, size), headerLen+int64(len(t.chunks)*size)); err != nil {
+		return err
 	}
 	return t.mapChunk()
 }

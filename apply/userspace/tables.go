@@ -30,8 +30,9 @@ func compareIDs(a, b apply.SAID) int {
 // outbound finds the policy of a packet that leaves; nil: there is none. As in the
 // kernel it is the first one by priority.
 func (t *tables) outbound(f *packet.Flow) *entry {
+	src, dst := words(&f.Src), words(&f.Dst)
 	for _, e := range t.entries {
-		if e.out.match(f) {
+		if e.out.match(f, src, dst) {
 			return e
 		}
 	}
@@ -51,11 +52,12 @@ func (t *tables) find(spi uint32, dst netip.Addr) *association {
 // permits reports whether a packet may come out of an SA: the policy that it has
 // as a packet that enters must be the SA's (RFC 4301, Section 5.2, step 4).
 func (t *tables) permits(a *association, f *packet.Flow) bool {
-	if a.selector != nil && !a.selector.match(f) {
+	src, dst := words(&f.Src), words(&f.Dst)
+	if a.selector != nil && !a.selector.match(f, src, dst) {
 		return false
 	}
 	for _, e := range t.entries {
-		if e.in.match(f) {
+		if e.in.match(f, src, dst) {
 			p := &e.policy
 			return p.Action == apply.Protect && p.ReqID == a.reqID && p.Mode == a.mode
 		}
@@ -81,6 +83,15 @@ func (t *tables) withoutEntry(p apply.Policy) *tables {
 		}
 	}
 	return &tables{entries: entries, inbound: t.inbound}
+}
+
+// policies are those of the entries.
+func (t *tables) policies() []apply.Policy {
+	list := make([]apply.Policy, len(t.entries))
+	for i, e := range t.entries {
+		list[i] = e.policy
+	}
+	return list
 }
 
 // entry finds the entry of a policy; nil: there is none.
