@@ -252,6 +252,46 @@ func TestReservations(t *testing.T) {
 	}
 }
 
+// A journal over the plane takes all away again, whenever the process before was
+// killed.
+func TestJournal(t *testing.T) {
+	steps := []func(*apply.Journal) error{
+		func(j *apply.Journal) error {
+			return j.SetPolicy(apply.Policy{Selector: inner, Action: apply.Block, Guard: true})
+		},
+		func(j *apply.Journal) error { return second(j.AllocSPI(7, peer, us, apply.Tunnel)) },
+		func(j *apply.Journal) error { return j.InstallSA(inSA(0xc0000002)) },
+		func(j *apply.Journal) error { return j.InstallSA(outSA(0xc0000001)) },
+		func(j *apply.Journal) error { return j.SetPolicy(protect(0xc0000001)) },
+		func(j *apply.Journal) error { return j.InstallSA(outSA(0xc0000003)) },
+		func(j *apply.Journal) error { return j.SwitchOutbound(protect(0xc0000003)) },
+		func(j *apply.Journal) error { return j.RemoveSA(outSA(0xc0000001).ID()) },
+		func(j *apply.Journal) error {
+			sa := outSA(0xc0000003)
+			sa.Dst = moved
+			return j.UpdateSA(sa)
+		},
+	}
+	for n := range len(steps) + 1 {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "journal")
+		p, _ := openBench(t, dir)
+		j, err := apply.OpenJournal(path, p, nil)
+		must(t, err)
+		for _, step := range steps[:n] {
+			must(t, step(j))
+		}
+		must(t, j.Close())
+		p, b := openBench(t, dir)
+		j, err = apply.OpenJournal(path, p, nil)
+		must(t, err)
+		must(t, j.Undo())
+		if left, _ := os.ReadDir(dir); len(left) > 0 || b.running || len(b.steered) > 0 {
+			t.Errorf("after %d steps: left %v, running %v, %v", n, left, b.running, b.steered)
+		}
+	}
+}
+
 func TestPrepareSocket(t *testing.T) {
 	p, _ := openBench(t, t.TempDir())
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

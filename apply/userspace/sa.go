@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"ipsec-quick/apply"
@@ -252,22 +251,4 @@ func (p *Plane) tidy() error {
 		return err
 	}
 	return p.spd.discard()
-}
-
-// Query is apply.Dataplane's.
-func (p *Plane) Query(id apply.SAID) (apply.Usage, error) {
-	id.Dst = id.Dst.Unmap()
-	list, err := p.all(func(s apply.Installed) bool { return s.SAID == id })
-	if err != nil {
-		return apply.Usage{}, err
-	}
-	if len(list) == 0 {
-		return apply.Usage{}, failed("read", id, apply.ErrAbsent)
-	}
-	return list[0].Usage, nil
-}
-
-// List is apply.Dataplane's. All events of the tunnel are reported in any case.
-func (p *Plane) List(reqIDs []uint32) ([]apply.Installed, error) {
-	return p.all(func(s apply.Installed) bool { return slices.Contains(reqIDs, s.ReqID) })
 }
