@@ -30,6 +30,7 @@ BENCHRUNS  ?= 5
 BENCHTIME  ?= 3s
 BENCHLIMIT ?= 3600
 BENCH      ?= .
+BENCHWHAT  ?= .
 BENCHJSON  ?=
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -133,12 +134,13 @@ soak: lab-tests
 	@test/lab/run -m 2048 -t $(SOAKTIME) bin/lab.test -full -test.parallel 1 -test.timeout 0 -test.v -test.run '$(SOAK)'
 
 # Runs in the lab's root, for its strongSwan and iperf3, but always on this
-# kernel. BENCH=REGEXP chooses contestants, BENCHJSON=FILE gets all figures.
+# kernel. BENCH=REGEXP chooses contestants, BENCHWHAT=REGEXP of tcp, udp, latency
+# and memory; BENCHJSON=FILE gets all figures.
 bench: build $(WIREGUARD)
 	@test/lab/setup
 	CGO_ENABLED=0 $(GO) test -c -tags lab -o bin/bench.test ./test/bench
 	install -m 755 '$(WIREGUARD)' bin/wireguard-go
-	test/lab/run -t $(BENCHLIMIT) bin/bench.test -runs $(BENCHRUNS) -span $(BENCHTIME) -only '$(BENCH)' -raw '$(BENCHJSON)'
+	test/lab/run -t $(BENCHLIMIT) bin/bench.test -runs $(BENCHRUNS) -span $(BENCHTIME) -only '$(BENCH)' -what '$(BENCHWHAT)' -raw '$(BENCHJSON)'
 
 bench: export IPSEC_QUICK_LAB = native
 

@@ -197,12 +197,14 @@ func (o *octets) GobDecode(b []byte) error {
 func (s *seen) collect(t *testing.T, ends []*harness.Quick) {
 	t.Helper()
 	for _, q := range ends {
-		for _, found := range kernelKey.FindAllStringSubmatch(q.Host.Run("ip", "xfrm", "state"), -1) {
-			key, err := hex.DecodeString(found[1])
-			if err != nil {
-				t.Fatal(err)
+		if !inUserspace() {
+			for _, found := range kernelKey.FindAllStringSubmatch(q.Host.Run("ip", "xfrm", "state"), -1) {
+				key, err := hex.DecodeString(found[1])
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.keys["ESP "+found[1][:8]] = key
 			}
-			s.keys["ESP "+found[1][:8]] = key
 		}
 		for line := range strings.Lines(q.Host.Run("find", "/run/ipsec-quick", "-printf", "%y %m %p\n")) {
 			s.add("file", line)
@@ -214,6 +216,8 @@ func (s *seen) collect(t *testing.T, ends []*harness.Quick) {
 			case f[0] != "f":
 			case strings.HasSuffix(f[2], ".state"):
 				s.state(t, q.Host.Run("cat", f[2]))
+			case inUserspace() && strings.HasSuffix(f[2], "/sad"):
+				s.records([]byte(q.Host.Run("cat", f[2])))
 			case strings.HasSuffix(f[2], ".new"): // about to replace another
 			default:
 				s.add(f[2], q.Host.Run("cat", f[2]))
@@ -238,6 +242,20 @@ func (s *seen) state(t *testing.T, file string) {
 			if len(key) > 0 { // AES-GCM has no SK_ai and SK_ar
 				s.keys[fmt.Sprintf("%s %x", name, key[:4])] = key
 			}
+		}
+	}
+}
+
+// records takes the keys of ESP of a file of SAs, where each stands behind the
+// name of its algorithm (24 octets), the length of that and its own.
+func (s *seen) records(file []byte) {
+	for _, record := range bytes.Split(file, []byte("aes-gcm-16"))[1:] {
+		const name = 24 - len("aes-gcm-16")
+		if len(record) < name+2 || len(record) < name+2+int(record[name+1]) {
+			continue
+		}
+		if key := record[name+2:][:record[name+1]]; len(key) > 0 {
+			s.keys[fmt.Sprintf("ESP %x", key[:4])] = key
 		}
 	}
 }

@@ -23,6 +23,7 @@ var (
 	runs     = flag.Int("runs", 5, "how often each is measured")
 	span     = flag.Duration("span", 3*time.Second, "how long a measurement takes")
 	only     = flag.String("only", ".", "the contestants, as a regular expression")
+	what     = flag.String("what", ".", "what is measured, as a regular expression: tcp, udp, latency, memory")
 	raw      = flag.String("raw", "", "a file for all figures, as JSON")
 	esp      = flag.String("esp", "aes128gcm16", "the proposal of ipsec-quick and strongSwan")
 	wgBinary = flag.String("wireguard", "bin/wireguard-go", "the program wireguard-go")
@@ -41,7 +42,7 @@ func TestMain(m *testing.M) {
 // TestBench measures and prints the table.
 func TestBench(t *testing.T) {
 	var field []*contestant
-	chosen := regexp.MustCompile(*only)
+	chosen, wanted := regexp.MustCompile(*only), regexp.MustCompile(*what)
 	for _, c := range contestants {
 		if chosen.MatchString(c.name) {
 			c.start(t)
@@ -54,16 +55,21 @@ func TestBench(t *testing.T) {
 		start := time.Now()
 		for _, s := range steps {
 			for _, c := range field {
-				for name, value := range s(t, c) {
+				if !wanted.MatchString(s.name) {
+					continue
+				}
+				for name, value := range s.measure(t, c) {
 					results.add(name, c, value)
 				}
 			}
 		}
 		progress("run %d of %d: %.0f s, load average %s", run+1, *runs, time.Since(start).Seconds(), loadAverage())
 	}
-	for c, m := range memory(t, field) {
-		results.add(memoryPeak, c, m.peak)
-		results.add(memoryAfter, c, m.after)
+	if wanted.MatchString("memory") {
+		for c, m := range memory(t, field) {
+			results.add(memoryPeak, c, m.peak)
+			results.add(memoryAfter, c, m.after)
+		}
 	}
 	if *raw != "" {
 		text, err := json.MarshalIndent(results.figures, "", "\t")

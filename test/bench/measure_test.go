@@ -19,8 +19,16 @@ import (
 
 // steps are what is measured in each run. Each returns figures by the name of
 // their row.
-var steps = []func(*testing.T, *contestant) map[string]float64{
-	tcpOne, tcpFour, tcpBoth, udpRates, latencyIdle, latencyLoaded,
+var steps = []struct {
+	name    string
+	measure func(*testing.T, *contestant) map[string]float64
+}{
+	{"tcp", tcpOne},
+	{"tcp", tcpFour},
+	{"tcp", tcpBoth},
+	{"udp", udpRates},
+	{"latency", latencyIdle},
+	{"latency", latencyLoaded},
 }
 
 func tcpOne(t *testing.T, c *contestant) map[string]float64 {

@@ -5,8 +5,10 @@ package bench_test
 import (
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"golang.org/x/sys/unix"
@@ -67,15 +69,18 @@ func (r *results) median(row string, c *contestant) (median, least, most float64
 // print writes the table, and one of the second contestant's figures as ratios
 // to those of the others.
 func (r *results) print(w io.Writer) {
-	fmt.Fprintf(w, "\n%d processors, Linux %s; load average %s before, %s after\n"+
+	fmt.Fprintf(w, "\n%d processors, Linux %s, TCP %s; load average %s before, %s after\n"+
 		"%d runs of %v each, in turn; median [least-greatest]\n\n",
-		runtime.NumCPU(), release(), r.loads, loadAverage(), *runs, *span)
+		runtime.NumCPU(), release(), congestion(), r.loads, loadAverage(), *runs, *span)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprint(tw, "\t")
 	for _, c := range r.field {
 		fmt.Fprintf(tw, "\t%s", c.name)
 	}
 	for _, row := range rows {
+		if r.figures[row.name] == nil {
+			continue
+		}
 		fmt.Fprintf(tw, "\n%s\t%s", row.name, row.unit)
 		for _, c := range r.field {
 			cell := "-"
@@ -106,6 +111,9 @@ func (r *results) printRatios(w io.Writer) {
 		fmt.Fprintf(tw, "\t%s", c.name)
 	}
 	for _, row := range rows {
+		if r.figures[row.name] == nil {
+			continue
+		}
 		fmt.Fprintf(tw, "\n%s", row.name)
 		mine, _, _, _ := r.median(row.name, ours)
 		for _, c := range others {
@@ -118,6 +126,15 @@ func (r *results) printRatios(w io.Writer) {
 	}
 	fmt.Fprintln(tw)
 	tw.Flush()
+}
+
+// congestion is TCP's congestion control, on which its rates depend.
+func congestion() string {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(text))
 }
 
 func release() string {

@@ -111,7 +111,11 @@ func NewQuick(t testing.TB, h *Host, name, toml string) *Quick {
 		}
 		if t.Failed() {
 			t.Logf("ipsec-quick in %s:\n%s\n%s", h.Name, tail(toml, 60), tail(q.said.String(), 300))
-			t.Logf("%s: xfrm:\n%s", h.Name, q.Host.Exec("sh", "-c", "ip -s xfrm state; ip xfrm policy").Stdout)
+			show := "ip -s xfrm state; ip xfrm policy"
+			if Dataplane == Userspace {
+				show = "ip rule; ip -6 rule; ip route show table all; ip -s link; nft list ruleset"
+			}
+			t.Logf("%s:\n%s", h.Name, q.Host.Exec("sh", "-c", show).Stdout)
 		}
 	})
 	return q

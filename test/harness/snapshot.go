@@ -20,16 +20,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Snapshot is all of a host that a tunnel may touch: SAs, policies, routes,
-// rules, links and addresses, processes, the files of /run, DNS, sysctls of the
-// network. Each line is one thing.
+// Snapshot is all of a host that a tunnel may touch: SAs and policies, or the
+// guards that stand in for them in user space, routes, rules, links and addresses,
+// processes, the files of /run, DNS, sysctls of the network. Each line is one thing.
 type Snapshot map[string][]string
 
 // snapshotBatch is what ip(8) prints, in one process: under emulation each
 // costs a tenth of a second.
-const snapshotBatch = `xfrm state
-xfrm policy
-route show table all
+const snapshotBatch = `route show table all
 rule
 link
 addr
@@ -53,7 +51,13 @@ var sysctls = []string{
 func (h *Host) Snapshot() Snapshot {
 	h.t.Helper()
 	s := Snapshot{}
-	r := h.ExecInput([]byte(snapshotBatch), "ip", "-o", "-batch", "-")
+	batch := snapshotBatch
+	if Dataplane == Userspace {
+		s["nftables"] = strings.Split(h.Run("nft", "list", "ruleset"), "\n")
+	} else {
+		batch = "xfrm state\nxfrm policy\n" + batch
+	}
+	r := h.ExecInput([]byte(batch), "ip", "-o", "-batch", "-")
 	if r.Err != nil {
 		h.t.Fatalf("%s: snapshot: %s", h.Name, r)
 	}
