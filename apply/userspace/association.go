@@ -25,6 +25,7 @@ type association struct {
 	larval    bool     // an SPI, no SA yet
 
 	place  atomic.Pointer[place]
+	path   atomic.Pointer[path] // nil: none, or it has left the tables
 	events *events
 	alarm  *alarm
 

@@ -70,4 +70,5 @@ func (b *Batch) Add(n int, tos uint8) {
 	b.used += n
 }
 
-func (b *Batch) reset() { b.used, b.n, b.sent, b.at = 0, 0, 0, 0 }
+// Reset drops what has not been sent.
+func (b *Batch) Reset() { b.used, b.n, b.sent, b.at = 0, 0, 0, 0 }

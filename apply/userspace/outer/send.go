@@ -61,7 +61,7 @@ func (c *Conn) Send(b *Batch) error {
 		b.sent++
 		retried = false
 	}
-	b.reset()
+	b.Reset()
 	return failure
 }
 

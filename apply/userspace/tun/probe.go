@@ -14,8 +14,9 @@ import (
 // packets go no further than the IP layer's first check, for the IP header's
 // checksum is wrong.
 func (d *Device) probe() error {
+	w := d.queues[0].NewWriter()
 	works := func(kind offload.Kind) (bool, error) {
-		err := d.queues[0].Write(probePacket(kind))
+		err := w.Write(probePacket(kind))
 		if errors.Is(err, unix.EINVAL) {
 			return false, nil
 		}

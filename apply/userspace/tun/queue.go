@@ -13,12 +13,9 @@ import (
 // beyond that.
 const maxPieces = 128
 
-// A Queue is one descriptor of the device, for one goroutine. It does not
-// block: unix.EAGAIN says that there is nothing to read.
-type Queue struct {
-	fd     int
-	pieces [maxPieces]unix.Iovec
-}
+// A Queue is one descriptor of the device. It does not block: unix.EAGAIN says
+// that there is nothing to read.
+type Queue struct{ fd int }
 
 // OpenQueue opens a descriptor that Attach gives to a device; again after the
 // device was removed. So a process needs no right to open files by then.
@@ -63,17 +60,26 @@ func (q *Queue) Read(b []byte) (int, error) {
 	return int(n), nil
 }
 
+// A Writer writes to a queue. There may be several, in different goroutines.
+type Writer struct {
+	fd     int
+	pieces [maxPieces]unix.Iovec
+}
+
+// NewWriter makes one.
+func (q *Queue) NewWriter() *Writer { return &Writer{fd: q.fd} }
+
 // Write writes a packet that lies in pieces, the first of which is its
 // offload.Header.
-func (q *Queue) Write(pieces [][]byte) error {
+func (w *Writer) Write(pieces [][]byte) error {
 	if len(pieces) > maxPieces {
 		return unix.EMSGSIZE
 	}
 	for i, p := range pieces {
-		q.pieces[i].Base = unsafe.SliceData(p)
-		q.pieces[i].SetLen(len(p))
+		w.pieces[i].Base = unsafe.SliceData(p)
+		w.pieces[i].SetLen(len(p))
 	}
-	_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(q.fd), uintptr(unsafe.Pointer(&q.pieces)), uintptr(len(pieces)))
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(w.fd), uintptr(unsafe.Pointer(&w.pieces)), uintptr(len(pieces)))
 	if errno != 0 {
 		return errno
 	}

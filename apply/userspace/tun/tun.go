@@ -89,14 +89,17 @@ func (d *Device) setOffloads(want Offloads) error {
 	return d.probe()
 }
 
-// SetMTU sets the longest IP packet, and with it what fits a super-packet:
-// segments and octets at most. A super-packet that becomes one datagram train
-// is one system call on the other side.
-func (d *Device) SetMTU(mtu, segments, octets int) error {
+// SetMTU sets the longest IP packet, and how many segments of it a super-packet
+// may have: one that makes one train of datagrams is one system call on the
+// other side, too.
+func (d *Device) SetMTU(mtu, segments int) error {
 	if err := netlink.LinkSetMTU(d.link, mtu); err != nil {
 		return fmt.Errorf("TUN device %s: MTU %d: %w", d.link.Attrs().Name, mtu, err)
 	}
-	// An old kernel cannot limit them; then there are two trains.
+	// What TCP leaves out of its reckoning for headers (MAX_TCP_HEADER).
+	const headers = 400
+	octets := min(segments*mtu+headers, 65536)
+	// A kernel that cannot limit them makes longer ones, which are two trains.
 	_ = netlink.LinkSetGSOMaxSegs(d.link, segments)
 	_ = netlink.LinkSetGSOMaxSize(d.link, octets)
 	_ = netlink.LinkSetGSOIPv4MaxSize(d.link, octets)

@@ -87,7 +87,7 @@ func TestDeviceStaysAndIsTakenAgain(t *testing.T) {
 	if len(d.queues) != 2 || !d.Offloads.TCP {
 		t.Fatalf("%d queues, offloads %+v", len(d.queues), d.Offloads)
 	}
-	if err := d.SetMTU(1380, 44, 60000); err != nil {
+	if err := d.SetMTU(1380, 44); err != nil {
 		t.Fatal(err)
 	}
 	if out := run(t, "ip -d link show iq0"); !strings.Contains(out, "mtu 1380") || !strings.Contains(out, ",UP") || !strings.Contains(out, "gso_max_segs 44") {
@@ -225,7 +225,7 @@ func TestKernelSplitsWhatWasJoined(t *testing.T) {
 					t.Fatal("not joined")
 				}
 			}
-			if err := in.queues[0].Write(joiner.Take()); err != nil {
+			if err := in.queues[0].NewWriter().Write(joiner.Take()); err != nil {
 				t.Fatal(err)
 			}
 			for i := range want {
@@ -298,15 +298,16 @@ func TestReadAndWriteDoNotAllocate(t *testing.T) {
 	d := open(t, "iq0", 1, Offloads{TCP: true})
 	b := make([]byte, 1<<16)
 	p := probePacket(offload.TCP4)
+	w := d.queues[0].NewWriter()
 	if n := testing.AllocsPerRun(100, func() {
 		d.queues[0].Read(b)
-		if err := d.queues[0].Write(p); err != nil {
+		if err := w.Write(p); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
-	if err := d.queues[0].Write(make([][]byte, maxPieces+1)); !errors.Is(err, unix.EMSGSIZE) {
+	if err := w.Write(make([][]byte, maxPieces+1)); !errors.Is(err, unix.EMSGSIZE) {
 		t.Errorf("too many pieces: %v", err)
 	}
 }

@@ -1,0 +1,214 @@
+package userspace
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+
+	"ipsec-quick/apply"
+	"ipsec-quick/apply/userspace/esp"
+	"ipsec-quick/apply/userspace/offload"
+	"ipsec-quick/apply/userspace/outer"
+	"ipsec-quick/apply/userspace/packet"
+	"ipsec-quick/apply/userspace/tun"
+)
+
+const (
+	espHeader = 8    // SPI and sequence number
+	marker    = 4    // octets of zero before IKE (RFC 3948, Section 2.2)
+	keepalive = 0xff // RFC 3948, Section 2.3
+)
+
+// An inbound opens ESP packets and writes what was in them to the TUN device. It
+// is for one goroutine.
+type inbound struct {
+	w       *workers
+	now     int64
+	tables  *tables
+	flows   flows[permit]
+	scratch esp.Scratch
+
+	joiner  offload.Joiner
+	writers []*tun.Writer
+	writer  *tun.Writer // of the packets that are being joined
+	rebuilt []byte      // packets of transport mode, with IP headers again
+}
+
+// A permit is what permits said of a flow and an SA.
+type permit struct {
+	sa *association
+	ok bool
+}
+
+func newInbound(w *workers) *inbound {
+	in := &inbound{w: w}
+	for _, q := range w.queues {
+		in.writers = append(in.writers, q.NewWriter())
+	}
+	return in
+}
+
+// begin is called before messages, flush after them: until then the octets of
+// the messages are in use.
+func (in *inbound) begin() {
+	in.now, in.tables = now(), in.w.p.tables.Load()
+	on := in.w.join.Load()
+	in.joiner.TCP, in.joiner.UDP = on.TCP, on.UDP
+}
+
+// flush writes what was joined.
+func (in *inbound) flush() {
+	if pieces := in.joiner.Take(); pieces != nil {
+		_ = in.writer.Write(pieces) // a device that is down or full drops it
+	}
+	in.rebuilt = in.rebuilt[:0]
+}
+
+// message takes what came as one: ESP packets, most of them of one SA, which is
+// held and locked once for all. Over UDP, also IKE and keepalives.
+func (in *inbound) message(local netip.AddrPort, m *outer.Message, udp bool) {
+	var a *association
+	for b := m.Data; len(b) > 0; {
+		d := b[:min(m.Size, len(b))]
+		b = b[len(d):]
+		if len(d) < espHeader {
+			if len(d) > 1 || d[0] != keepalive {
+				in.w.p.unknown.Add(1)
+			}
+			continue
+		}
+		spi := binary.BigEndian.Uint32(d)
+		if a == nil || a.spi != spi {
+			in.leave(a)
+			if a = nil; spi == 0 && udp {
+				in.w.p.o.IKE(local, m.From, d[marker:])
+				continue
+			}
+			if a = in.enter(spi, local.Addr()); a == nil {
+				in.w.p.unknown.Add(1)
+				continue
+			}
+		}
+		if in.packet(a, d, m.TOS) {
+			a.mapped(m.From, in.now)
+		}
+	}
+	in.leave(a)
+}
+
+// enter finds, holds and locks an SA; nil: there is none.
+func (in *inbound) enter(spi uint32, local netip.Addr) *association {
+	for {
+		a := in.tables.find(spi, local)
+		if a == nil {
+			return nil
+		}
+		if a.hold() {
+			a.mu.Lock()
+			return a
+		}
+		was := in.tables
+		if in.tables = in.w.p.tables.Load(); in.tables == was {
+			return nil
+		}
+	}
+}
+
+func (in *inbound) leave(a *association) {
+	if a != nil {
+		a.mu.Unlock()
+		a.release()
+	}
+}
+
+// packet opens one ESP packet in place and delivers what is in it. It returns
+// whether it was authentic and new.
+func (in *inbound) packet(a *association, d []byte, tos uint8) bool {
+	seq, fresh := a.infer(binary.BigEndian.Uint32(d[4:]))
+	if !fresh {
+		return false
+	}
+	payload, next, err := a.transform.Open(&in.scratch, d, seq)
+	if err != nil {
+		cause := dropMalformed
+		if errors.Is(err, esp.ErrForged) {
+			cause = dropForged
+		}
+		a.drop(cause)
+		return false
+	}
+	if !a.accept(seq, uint64(len(payload)), in.now) {
+		return false
+	}
+	if next != esp.NextNone {
+		in.deliver(a, payload, next, tos)
+	}
+	return true
+}
+
+// deliver passes the inner packet on, if it is one that the SA may carry.
+func (in *inbound) deliver(a *association, b []byte, next, tos uint8) {
+	if a.mode == apply.Transport {
+		b = in.rebuild(a, b, next, tos)
+	} else if next != esp.NextIPv4 && next != esp.NextIPv6 {
+		a.drop(dropMalformed)
+		return
+	}
+	h, err := packet.Parse(b)
+	if err != nil || a.mode == apply.Tunnel && h.IPv6 != (next == esp.NextIPv6) {
+		a.drop(dropMalformed)
+		return
+	}
+	b = b[:h.Len]
+	if !in.permits(a, &h.Flow) {
+		a.drop(dropSelectors)
+		return
+	}
+	if a.mode == apply.Tunnel {
+		inner, ok := packet.DecapsulateTOS(tos, h.TOS)
+		if !ok { // congestion, and a sender that will not hear of it (RFC 6040, Section 4.2)
+			a.drop(dropMalformed)
+			return
+		}
+		if inner != h.TOS {
+			packet.SetTOS(b, inner)
+		}
+	} else if a.place.Load().encap != nil {
+		packet.SetChecksum(b, &h) // a NAT may have changed the addresses (RFC 3948, Section 3.1.2)
+	}
+	if !in.joiner.Add(b) {
+		in.flush()
+		in.joiner.Add(b)
+	}
+	in.writer = in.writers[int(hash(&h.Flow))%len(in.writers)]
+}
+
+// permits remembers what the tables say of a flow.
+func (in *inbound) permits(a *association, f *packet.Flow) bool {
+	if p, known := in.flows.get(in.tables, f); known && p.sa == a {
+		return p.ok
+	}
+	ok := in.tables.permits(a, f)
+	in.flows.put(f, permit{a, ok})
+	return ok
+}
+
+// rebuild puts an IP header before the payload of transport mode.
+func (in *inbound) rebuild(a *association, payload []byte, next, tos uint8) []byte {
+	const headers = packet.IPv6Len
+	if in.rebuilt == nil {
+		in.rebuilt = make([]byte, 0, maxPacket+headers)
+	}
+	if cap(in.rebuilt)-len(in.rebuilt) < len(payload)+headers {
+		in.flush()
+	}
+	pl := a.place.Load()
+	f := packet.Flow{Protocol: next, IPv6: pl.src.Is6()}
+	copy(f.Src[:], pl.src.AsSlice())
+	copy(f.Dst[:], pl.dst.AsSlice())
+	start := len(in.rebuilt)
+	b := in.rebuilt[start : start+headers]
+	n := packet.PutHeader(b, f, tos, len(payload))
+	in.rebuilt = append(in.rebuilt[:start+n], payload...)
+	return in.rebuilt[start:]
+}

@@ -1,0 +1,256 @@
+package userspace
+
+import (
+	"errors"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"ipsec-quick/apply"
+	"ipsec-quick/apply/userspace/esp"
+	"ipsec-quick/apply/userspace/offload"
+	"ipsec-quick/apply/userspace/outer"
+	"ipsec-quick/apply/userspace/packet"
+	"ipsec-quick/apply/userspace/tun"
+)
+
+const (
+	maxPacket = 65535
+
+	// sendAt is how many octets are collected before they are sent. A super-
+	// packet leaves at once, so that the peer's work on it begins.
+	sendAt = 32 << 10
+
+	// sendTimeout is how long a socket may have no room, in milliseconds. Then
+	// what waits for it is dropped, as any full queue does.
+	sendTimeout = 100
+
+	// answerEvery limits ICMP errors, in nanoseconds. A flow needs one.
+	answerEvery = 1e6
+)
+
+// An outbound takes packets from one queue of the TUN device, seals them, and
+// sends them to the peers.
+type outbound struct {
+	w     *workers
+	queue *tun.Queue
+
+	buffer   []byte
+	splitter offload.Splitter
+	flows    flows[*entry]
+	clock    int64 // the time of the batch; 0: not read yet
+	scratch  esp.Scratch
+	batch    *outer.Batch
+	path     *path // where the batch goes, held; nil: there is none
+
+	toTUN    *tun.Writer // ICMP errors
+	answer   []byte
+	answered int64
+	fragment []byte
+
+	// Arguments of system calls, kept so that nothing is allocated.
+	waitSocket [1]unix.PollFd
+	pieces     [1][]byte
+}
+
+func newOutbound(w *workers, q *tun.Queue) *outbound {
+	return &outbound{
+		w: w, queue: q, toTUN: q.NewWriter(), batch: outer.NewBatch(),
+		buffer:   make([]byte, offload.HeaderLen+maxPacket+esp.MaxTrailer),
+		fragment: make([]byte, 0, maxPacket+esp.MaxTrailer),
+		answer:   make([]byte, offload.HeaderLen, 2048),
+	}
+}
+
+// run works until the workers stop.
+func (o *outbound) run() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer o.rest()
+	wait := []unix.PollFd{
+		{Fd: int32(o.queue.FD()), Events: unix.POLLIN},
+		{Fd: int32(o.w.stopped.fd), Events: unix.POLLIN},
+	}
+	for !o.w.stopping.Load() {
+		n, err := o.queue.Read(o.buffer[:offload.HeaderLen+maxPacket])
+		if err != nil {
+			o.rest()
+			poll(wait, -1)
+			continue
+		}
+		o.superPacket(o.buffer[:n])
+		if o.batch.Len() >= sendAt {
+			o.send()
+		}
+	}
+}
+
+// rest sends what there is and lets go of everything.
+func (o *outbound) rest() {
+	o.send()
+	if o.path != nil {
+		o.path.release()
+		o.path = nil
+	}
+}
+
+// send sends the batch. It waits for the socket, while the TUN device's queue
+// fills up and drops.
+func (o *outbound) send() {
+	o.clock = 0
+	for !o.batch.Empty() {
+		if err := o.path.conn.Send(o.batch); !errors.Is(err, unix.EAGAIN) {
+			continue // what could not be sent is lost, as on any link
+		}
+		o.waitSocket[0] = unix.PollFd{Fd: int32(o.path.conn.FD()), Events: unix.POLLOUT}
+		poll(o.waitSocket[:], sendTimeout)
+		if o.waitSocket[0].Revents == 0 {
+			o.batch.Reset()
+		}
+	}
+}
+
+// now is the time, read once a batch.
+func (o *outbound) now() int64 {
+	if o.clock == 0 {
+		o.clock = now()
+	}
+	return o.clock
+}
+
+// superPacket takes what was read: a packet with its offload.Header.
+func (o *outbound) superPacket(b []byte) {
+	if len(b) < offload.HeaderLen {
+		return
+	}
+	header, b := offload.ParseHeader(b), b[offload.HeaderLen:]
+	h, err := packet.Parse(b)
+	if err != nil {
+		return
+	}
+	a := o.find(&h.Flow)
+	if a == nil {
+		return
+	}
+	defer a.release()
+	if o.take(a) && o.splitter.Reset(header, b[:h.Len]) == nil {
+		o.carry(a, &h, b)
+	}
+}
+
+// find finds the SA that a flow is to leave on, and holds it; nil: none, and the
+// policy has what it wanted to know.
+func (o *outbound) find(f *packet.Flow) *association {
+	for {
+		t := o.w.p.tables.Load()
+		e, known := o.flows.get(t, f)
+		if !known {
+			e = t.outbound(f)
+			o.flows.put(f, e)
+		}
+		if e == nil {
+			return nil
+		}
+		if e.sa == nil {
+			o.w.p.acquire(e, f, o.now())
+			return nil
+		}
+		if e.sa.hold() {
+			return e.sa
+		}
+		if o.w.p.tables.Load() == t {
+			return nil
+		}
+		// The SA was replaced meanwhile: no packet is lost over it.
+	}
+}
+
+// take makes the SA's path that of the batch.
+func (o *outbound) take(a *association) bool {
+	for {
+		pa := a.path.Load()
+		if pa == nil {
+			return false
+		}
+		if pa == o.path {
+			return true
+		}
+		o.rest()
+		if pa.hold() {
+			o.path = pa
+			return true
+		}
+		// It is closed because the SA has moved.
+	}
+}
+
+// carry seals the packet that the Splitter has. b is the whole of it.
+func (o *outbound) carry(a *association, h *packet.Header, b []byte) {
+	most := a.transform.MaxPayload(o.path.conn.MaxPacket())
+	skip, next := 0, uint8(esp.NextIPv4)
+	switch {
+	case a.mode == apply.Transport && h.IsFragment():
+		return // RFC 4301, Section 3.2
+	case a.mode == apply.Transport:
+		skip, next = h.Transport, h.Protocol
+	case h.IPv6:
+		next = esp.NextIPv6
+	}
+	each, last := o.splitter.Sizes()
+	if each-skip > most {
+		o.tooLong(a, h, b, most+skip)
+		return
+	}
+	first, n := a.reserve(o.splitter.Len(), uint64(each-skip), uint64(last-skip), o.now())
+	for i := range n {
+		o.seal(a, first+uint64(i), o.splitter.Next()[skip:], next, h.TOS)
+	}
+}
+
+// seal adds a packet to the batch. Behind the payload there is room for the ESP
+// trailer.
+func (o *outbound) seal(a *association, seq uint64, payload []byte, next, tos uint8) {
+	if !o.batch.Fits(1, a.transform.Len(len(payload))) {
+		o.send()
+	}
+	sealed := a.transform.Seal(&o.scratch, o.batch.Next(), a.spi, seq, payload, next)
+	o.batch.Add(len(sealed), tos)
+}
+
+// tooLong is for a packet whose segments are longer than mtu, which is what the
+// path has room for: the sender is told, or it is sent in fragments.
+func (o *outbound) tooLong(a *association, h *packet.Header, b []byte, mtu int) {
+	if !h.DF && a.mode == apply.Tunnel {
+		o.inFragments(a, mtu)
+		return
+	}
+	if o.now()-o.answered < answerEvery {
+		return
+	}
+	o.answered = o.now()
+	o.answer = packet.AppendTooBig(o.answer[:offload.HeaderLen], b, h, mtu)
+	if len(o.answer) > offload.HeaderLen {
+		o.pieces[0] = o.answer
+		_ = o.toTUN.Write(o.pieces[:]) // if it is lost the next packet brings another
+	}
+}
+
+// inFragments seals an IPv4 packet that routers may fragment, in fragments.
+func (o *outbound) inFragments(a *association, mtu int) {
+	for b := o.splitter.Next(); b != nil; b = o.splitter.Next() {
+		h, err := packet.Parse(b)
+		if err != nil {
+			return
+		}
+		for offset := 0; offset >= 0; {
+			var f []byte
+			f, offset = packet.AppendFragment(o.fragment, b, &h, offset, mtu)
+			size := uint64(len(f))
+			first, n := a.reserve(1, size, size, o.now())
+			if n == 0 {
+				return
+			}
+			o.seal(a, first, f, esp.NextIPv4, h.TOS)
+		}
+	}
+}

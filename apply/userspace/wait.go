@@ -1,0 +1,43 @@
+package userspace
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// A quit ends goroutines that wait for descriptors: its own can be read once it
+// is given.
+type quit struct{ fd int }
+
+func newQuit() (*quit, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	return &quit{fd}, nil
+}
+
+// give ends who waits.
+func (q *quit) give() {
+	one := [8]byte{1}
+	_, _ = unix.Write(q.fd, one[:]) // it has room
+}
+
+// take makes it as new, when all have ended.
+func (q *quit) take() {
+	var b [8]byte
+	_, _ = unix.Read(q.fd, b[:])
+}
+
+// poll waits for one of the descriptors, at most for some milliseconds (-1: for
+// ever).
+func poll(fds []unix.PollFd, milliseconds int) {
+	for {
+		_, err := unix.Poll(fds, milliseconds)
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}

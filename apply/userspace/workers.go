@@ -1,0 +1,251 @@
+package userspace
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"ipsec-quick/apply"
+	"ipsec-quick/apply/userspace/outer"
+	"ipsec-quick/apply/userspace/packet"
+	"ipsec-quick/apply/userspace/tun"
+)
+
+// Open opens the data plane of a tunnel, and takes up what another process has
+// installed in it. It needs the rights to make TUN devices and to set up
+// interfaces.
+func Open(o Options) (*Plane, error) { return open(o, newWorkers) }
+
+const (
+	// maxQueues of a TUN device: beyond that one SA's sequence numbers, which
+	// all queues take in turn, are what is waited for.
+	maxQueues = 8
+
+	// leastMTU is what IPv6 needs (RFC 8200, Section 5), and what the TUN device
+	// begins with.
+	leastMTU = 1280
+
+	// switchOff names the environment variable with the offloads that are not
+	// to be used: some of tso, uso (super-packets of TCP and UDP at the TUN
+	// device), gso, gro (trains at the sockets), or all.
+	switchOff = "IPSEC_QUICK_NO_OFFLOADS"
+)
+
+// workers are the carrier. One goroutine a queue of the TUN device seals and
+// sends, others wait for sockets, open and write. Each has its descriptors and
+// buffers, allocates nothing, and hands nothing to another: what is too much
+// waits in the kernel's queues, which drop.
+type workers struct {
+	p     *Plane
+	tun   tun.Offloads
+	outer outer.Offloads
+
+	queues    []*tun.Queue
+	outbound  []*outbound
+	listeners []*listener
+	device    *tun.Device // nil: stopped
+	mtu       int
+	join      atomic.Pointer[tun.Offloads] // what the device takes
+
+	paths map[pathName]*path
+
+	stopping          atomic.Bool // the outbound workers
+	stopped, silenced *quit       // those of the TUN device, of the sockets
+	sending, hearing  sync.WaitGroup
+
+	receiving sync.Mutex // for receive
+	received  *inbound
+}
+
+var moreProcs sync.Once
+
+func newWorkers(p *Plane) (carrier, error) {
+	n := min(runtime.GOMAXPROCS(0), maxQueues)
+	// Each worker has a thread, and keeps it in system calls that do not block.
+	// With threads to spare nobody waits for the scheduler to take one away.
+	moreProcs.Do(func() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2*n) })
+	w := &workers{p: p, paths: map[pathName]*path{}}
+	w.join.Store(&tun.Offloads{})
+	w.chooseOffloads(os.Getenv(switchOff))
+	if err := w.prepare(n); err != nil {
+		w.close()
+		return nil, err
+	}
+	for _, l := range w.listeners {
+		w.hearing.Go(l.run)
+	}
+	return w, nil
+}
+
+// prepare opens all descriptors that are not a peer's, and makes the workers:
+// later the process may not open files any more.
+func (w *workers) prepare(n int) error {
+	var err error
+	if w.stopped, err = newQuit(); err != nil {
+		return err
+	}
+	if w.silenced, err = newQuit(); err != nil {
+		return err
+	}
+	for range n {
+		q, err := tun.OpenQueue()
+		if err != nil {
+			return err
+		}
+		w.queues = append(w.queues, q)
+		w.outbound = append(w.outbound, newOutbound(w, q))
+	}
+	for range n {
+		l, err := newListener(w)
+		if err != nil {
+			return err
+		}
+		w.listeners = append(w.listeners, l)
+	}
+	w.received = newInbound(w)
+	return nil
+}
+
+// chooseOffloads leaves out those that are switched off and, of trains, those
+// that do harm here.
+func (w *workers) chooseOffloads(off string) {
+	is := func(name string) bool {
+		return strings.Contains(","+off+",", ","+name+",") || off == "all"
+	}
+	w.tun = tun.Offloads{TCP: !is("tso"), UDP: !is("uso")}
+	wanted := outer.Offloads{Segment: !is("gso"), Join: !is("gro")}
+	var err error
+	if w.outer, err = outer.Probe(wanted); err != nil {
+		w.p.o.Log.Debug("offloads of sockets could not be tried", "err", err)
+	} else if w.outer != wanted {
+		w.p.o.Log.Warn("an offload of sockets does harm with this kernel, and is not used", "used", fmt.Sprintf("%+v", w.outer))
+	}
+}
+
+// start is the carrier's.
+func (w *workers) start() error {
+	if w.device != nil {
+		return nil
+	}
+	device, err := tun.Attach(w.p.o.Name, w.queues, w.tun)
+	if err != nil {
+		return err
+	}
+	if device.Offloads != w.tun {
+		w.p.o.Log.Info("an offload of the TUN device is not used with this kernel", "used", fmt.Sprintf("%+v", device.Offloads))
+	}
+	w.device, w.mtu = device, 0
+	w.join.Store(&device.Offloads)
+	if err := w.fitMTU(); err != nil {
+		return err
+	}
+	for _, o := range w.outbound {
+		w.sending.Go(o.run)
+	}
+	return nil
+}
+
+// stop is the carrier's.
+func (w *workers) stop() error {
+	w.endSending()
+	w.device = nil
+	return tun.Remove(w.p.o.Name)
+}
+
+// endSending ends the outbound workers.
+func (w *workers) endSending() {
+	if w.stopped == nil {
+		return
+	}
+	w.stopping.Store(true)
+	w.stopped.give()
+	w.sending.Wait()
+	w.stopped.take()
+	w.stopping.Store(false)
+}
+
+// close is the carrier's.
+func (w *workers) close() {
+	w.endSending()
+	if w.silenced != nil {
+		w.silenced.give()
+		w.hearing.Wait()
+	}
+	for _, a := range w.p.sas {
+		w.detach(a)
+	}
+	for _, l := range w.listeners {
+		_ = unix.Close(l.epoll)
+	}
+	for _, q := range w.queues {
+		_ = q.Close()
+	}
+	for _, q := range []*quit{w.stopped, w.silenced} {
+		if q != nil {
+			_ = unix.Close(q.fd)
+		}
+	}
+}
+
+// receive is the carrier's.
+func (w *workers) receive(local, remote netip.AddrPort, data []byte) {
+	w.receiving.Lock()
+	defer w.receiving.Unlock()
+	w.received.begin()
+	w.received.message(local, &outer.Message{Data: data, Size: len(data), From: remote}, true)
+	w.received.flush()
+}
+
+// fitMTU gives the TUN device the MTU that all SAs have room for, so that TCP
+// makes segments that fit.
+func (w *workers) fitMTU() error {
+	if w.device == nil {
+		return nil
+	}
+	mtu, segments := maxPacket, outer.MaxTrain
+	for _, a := range w.p.sas {
+		pa := a.path.Load()
+		if a.direction != apply.Out || pa == nil {
+			continue
+		}
+		longest := pa.conn.MaxPacket()
+		mtu = min(mtu, a.header()+a.transform.MaxPayload(longest))
+		segments = min(segments, outer.MaxTrainOctets/longest)
+	}
+	if mtu == maxPacket { // there is no SA
+		mtu = leastMTU
+	}
+	if mtu = max(mtu, w.leastMTU()); mtu == w.mtu {
+		return nil
+	}
+	w.mtu = mtu
+	return w.device.SetMTU(mtu, segments)
+}
+
+// leastMTU is what the policies' families need.
+func (w *workers) leastMTU() int {
+	for _, e := range w.p.tables.Load().entries {
+		if e.in.ipv6 {
+			return leastMTU
+		}
+	}
+	return 576 // what each host reassembles (RFC 1122, Section 3.3.2)
+}
+
+// header is how long the IP header is that the SA's packets leave behind: that
+// of transport mode.
+func (a *association) header() int {
+	switch {
+	case a.mode == apply.Tunnel:
+		return 0
+	case a.place.Load().src.Is6():
+		return packet.IPv6Len
+	}
+	return packet.IPv4Len
+}
