@@ -154,12 +154,13 @@ func overSoft(u apply.Usage, now time.Time) bool {
 // forgetLapsed takes SPIs out of the journal that were reserved, never used, and
 // are free again.
 func (l *loop) forgetLapsed(sas map[ike.ChildID]apply.Installed) {
-	children := l.children()
+	known := map[ike.ChildID]bool{}
+	for _, c := range l.children() {
+		known[c.Child.InID()], known[c.Child.OutID()] = true, true
+	}
 	for _, id := range l.journal.SAs() {
 		child := ike.ChildID{Dst: id.Dst, SPI: id.SPI}
-		if _, there := sas[child]; there || slices.ContainsFunc(children, func(c ike.ChildStatus) bool {
-			return c.Child.InID() == child || c.Child.OutID() == child
-		}) {
+		if _, there := sas[child]; there || known[child] {
 			continue
 		}
 		if err := l.removeSA(child); err != nil {
@@ -215,40 +216,35 @@ func isUp(st ike.PeerStatus) bool {
 // peer's known addresses go to one whose address is not known: they stay until
 // it is.
 func (l *loop) adoptPolicies() {
-	var rest []apply.Policy
-	for _, policy := range l.journal.Policies() {
-		if !policy.Guard {
-			l.protect[policy.Selector] = policy
-			continue
-		}
-		owner := l.guardOwner(policy)
-		if owner == nil {
-			rest = append(rest, policy)
-			continue
-		}
-		owner.guards = append(owner.guards, policy)
-	}
-	for _, policy := range rest {
-		l.dropGuard(policy)
-	}
-}
-
-// guardOwner is the peer that wants a guard, or may want it.
-func (l *loop) guardOwner(policy apply.Policy) *peer {
+	owners := map[apply.Selector]*peer{}
 	var unknown *peer
 	for _, p := range l.peers {
 		want, err := guards(p)
 		if err != nil {
 			continue
 		}
-		if slices.ContainsFunc(want, func(w apply.Policy) bool { return w.Selector == policy.Selector }) {
-			return p
+		for _, g := range want {
+			owners[g.Selector] = p
 		}
 		if !p.remote.IsValid() {
 			unknown = p
 		}
 	}
-	return unknown
+	for _, policy := range l.journal.Policies() {
+		if !policy.Guard {
+			l.protect[policy.Selector] = policy
+			continue
+		}
+		owner := owners[policy.Selector]
+		if owner == nil {
+			owner = unknown
+		}
+		if owner == nil {
+			l.dropGuard(policy)
+			continue
+		}
+		owner.guards = append(owner.guards, policy)
+	}
 }
 
 // removeOrphans removes SAs that no Child SA knows of, and policies that send on

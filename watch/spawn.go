@@ -20,8 +20,9 @@ const (
 	sayFailed = 'f' // then the error
 )
 
-// readyTimeout is how long a background process may take to take over.
-const readyTimeout = 10 * time.Second
+// readyTimeout is how long a background process may take to take over: with a
+// thousand peers on a slow machine that is seconds.
+const readyTimeout = 30 * time.Second
 
 // background is the process that is to go on with the loop. It is started
 // early and prepares itself, so that nothing waits for it in the end.
