@@ -119,13 +119,9 @@ func (p *problems) syntax(text string, err error) {
 // tunnel reads the whole file.
 func (d *decoder) tunnel(root *table) *Tunnel {
 	t := &Tunnel{Dataplane: DataplaneAuto}
-	dataplane := read(root, "dataplane", func(v value) (string, bool) {
+	t.Dataplane = read(root, "dataplane", func(v value) (string, bool) {
 		return v.word(DataplaneAuto, DataplaneKernel, DataplaneUserspace)
-	})
-	t.Dataplane = dataplane.or(DataplaneAuto)
-	if t.Dataplane == DataplaneUserspace {
-		d.unserved(dataplane.at, `write "auto" or "kernel"`, `dataplane = "userspace"`)
-	}
+	}).or(DataplaneAuto)
 	d.readLocal(d.section(root, "local"))
 	t.Local = d.local
 	t.Interface = d.readInterface(d.section(root, "interface"))

@@ -68,7 +68,7 @@ type ikeSettings struct {
 	proposals option[[]written]
 	lifetime  option[pair[time.Duration]]
 	dpd       option[time.Duration]
-	encap     option[bool]
+	encap     option[string]
 	fragment  option[int]
 }
 
@@ -84,9 +84,8 @@ func readIKE(t *table) ikeSettings {
 			}
 			return v.duration(`"30s" or "off"`)
 		}),
-		encap: read(t, "encap", func(v value) (bool, bool) {
-			word, ok := v.word("auto", "yes")
-			return word == "yes", ok
+		encap: read(t, "encap", func(v value) (string, bool) {
+			return v.word(EncapAuto, EncapYes, EncapNo)
 		}),
 		fragment: read(t, "fragment", readFragment),
 	}
@@ -118,7 +117,7 @@ func (s ikeSettings) resolve() IKE {
 		Soft:      life.soft,
 		Hard:      life.hard,
 		DPD:       s.dpd.or(defaultDPD),
-		Encap:     s.encap.or(false),
+		Encap:     s.encap.or(EncapAuto),
 		Fragment:  s.fragment.or(defaultFragment),
 	}
 	if s.proposals.set {

@@ -15,6 +15,13 @@ const (
 	DataplaneUserspace = "userspace" // ESP in this process
 )
 
+// The values of IKE.Encap.
+const (
+	EncapAuto = "auto" // where there is a NAT; ESP in this process always asks for it
+	EncapYes  = "yes"  // always
+	EncapNo   = "no"   // only where there is a NAT
+)
+
 // The values of ESP.PFS.
 const (
 	PFSAuto = "auto" // as responder either, as initiator a key exchange is offered and not demanded
@@ -127,7 +134,7 @@ type IKE struct {
 	Soft      time.Duration    // rekey after this
 	Hard      time.Duration    // delete after this, above Soft
 	DPD       time.Duration    // silence after which the peer is asked for a sign of life; 0: never
-	Encap     bool             // ESP in UDP even without a NAT
+	Encap     string           // ESP in UDP: EncapAuto, EncapYes or EncapNo
 	Fragment  int              // largest IKE packet in octets, IP header included; 0: never fragment
 }
 

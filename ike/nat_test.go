@@ -63,15 +63,31 @@ func TestNAT(t *testing.T) {
 	}
 }
 
-func TestForcedEncapAndKeepalive(t *testing.T) {
+func TestForcedEncap(t *testing.T) {
 	n := newNetwork(t, 1, func(a, b *Peer) { a.Encap = true; a.DPD, b.DPD = 0, 0 })
 	n.up()
+	n.mustFlow()
+	n.step(n.a(), RekeyIKE{"b"})
+	n.mustFlow()
+	n.step(n.a(), RekeyChild{"b"})
 	n.mustFlow()
 	for _, h := range n.hosts {
 		if !h.active.Encap || h.active.Remote.Port() != 4500 {
 			t.Errorf("%s: in UDP: %t, to %s", h.name, h.active.Encap, h.active.Remote)
 		}
 	}
+	n.run(10 * time.Minute)
+	for _, h := range n.hosts {
+		if h.keepalives != 0 {
+			t.Errorf("%s: %d keepalives, and there is no NAT", h.name, h.keepalives)
+		}
+	}
+}
+
+func TestKeepalive(t *testing.T) {
+	n := newNetwork(t, 1, func(a, b *Peer) { a.LocalID, b.RemoteID = fqdn("inner"), fqdn("inner"); a.DPD, b.DPD = 0, 0 })
+	n.behind(n.a(), 40500)
+	n.up()
 	n.run(10 * time.Minute)
 	if got := n.a().keepalives; got < 28 || got > 31 {
 		t.Errorf("%d keepalives in ten minutes", got)

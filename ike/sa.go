@@ -30,7 +30,8 @@ type ikeSA struct {
 	Local, Remote netip.AddrPort
 	NATT          bool // messages carry a non-ESP marker, ESP goes in UDP
 	NATHere       bool // there is a NAT before us
-	NATThere      bool // there is a NAT before the peer
+	NATThere      bool // there is a NAT before the peer, or it pretends so
+	Forced        bool // ESP goes in UDP anyway: we pretend to be behind one
 	State         saState
 	Choice        suite.Choice
 	Keys          suite.IKEKeys
@@ -81,7 +82,10 @@ func (sa *ikeSA) local() wire.SPI {
 }
 
 // encap reports whether ESP goes in UDP.
-func (sa *ikeSA) encap() bool { return sa.NATT && (sa.NATHere || sa.NATThere) }
+func (sa *ikeSA) encap() bool { return sa.NATT && sa.wantsUDP() }
+
+// wantsUDP reports whether ESP cannot or is not to go by itself.
+func (sa *ikeSA) wantsUDP() bool { return sa.NATHere || sa.NATThere || sa.Forced }
 
 // seal and open are the ciphers of the two directions, made when first used.
 func (sa *ikeSA) seal() (*suite.Cipher, error) {

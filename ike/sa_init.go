@@ -110,7 +110,7 @@ func (sa *ikeSA) learn(ps payloads, forceEncap bool) {
 		}
 	}
 	sa.detectNAT(ps)
-	sa.NATHere = sa.NATHere || forceEncap
+	sa.Forced = forceEncap && ps.notify(wire.NotifyNATDetectionDestinationIP) != nil
 }
 
 // receiveInitResponse takes the answer to our IKE_SA_INIT.
@@ -224,7 +224,7 @@ func (e *Endpoint) acceptInit(sa *ikeSA, d Datagram, m *wire.Message, ps payload
 	sa.LowestNonce = lowest(h.OurNonce, h.PeerNonce)
 	sa.learn(ps, p.Encap)
 	sa.LastHeard = e.now
-	if sa.NATHere || sa.NATThere {
+	if sa.wantsUDP() {
 		sa.float(e.cfg.NATPort)
 	}
 	sa.State = halfOpen

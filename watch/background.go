@@ -97,7 +97,7 @@ func inheritParts(o *BackgroundOptions, h *inheritance) (*parts, error) {
 	if p.tunnel, err = conf.Load(p.facts.Path); err != nil {
 		return &p, err
 	}
-	if p.dp, err = o.Dataplane(p.tunnel); err != nil {
+	if err = p.openDataplane(o.Dataplane); err != nil {
 		return &p, err
 	}
 	// From now on its events are ours: none is lost when `up` closes its own.

@@ -62,6 +62,16 @@ func (l *loop) carryOut(a ike.Action) {
 	}
 }
 
+// enterESP makes packets for an inbound SA find us, if it was allocated.
+func (l *loop) enterESP(id apply.SAID, err error) {
+	if l.in.esp == nil || err != nil {
+		return
+	}
+	if err := l.in.esp.enter(id); err != nil {
+		l.log.Error("cannot register an SPI: packets for it may not reach us", "err", err)
+	}
+}
+
 func (l *loop) stateChanged() {
 	if l.onState != nil {
 		l.onState()
@@ -75,6 +85,7 @@ func (l *loop) allocSPI(a ike.AllocSPI) {
 		ev.Err = fmt.Errorf("there is no peer %q", a.Peer)
 	} else {
 		ev.SPI, ev.Err = l.journal.AllocSPI(p.reqID, a.Remote, a.Local, mode(a.Transport))
+		l.enterESP(apply.SAID{Dst: a.Local, SPI: ev.SPI}, ev.Err)
 	}
 	l.push(ev)
 }
@@ -168,7 +179,11 @@ func limits(l ike.Limits) apply.Limits {
 // removeSA removes an SA. One that is gone already does not matter: a hard
 // expire takes it away, and a crash may have come between removing and saying so.
 func (l *loop) removeSA(id ike.ChildID) error {
-	err := l.journal.RemoveSA(apply.SAID{Dst: id.Dst, SPI: id.SPI})
+	sa := apply.SAID{Dst: id.Dst, SPI: id.SPI}
+	if l.in.esp != nil {
+		l.in.esp.leave(sa)
+	}
+	err := l.journal.RemoveSA(sa)
 	if errors.Is(err, apply.ErrAbsent) {
 		return nil
 	}

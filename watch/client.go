@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"ipsec-quick/apply"
 	"ipsec-quick/conf"
 )
 
@@ -57,18 +58,20 @@ func lastKnown(d *dir, pid int, open DataplaneOpener) (*Status, error) {
 	if err != nil {
 		return bare, nil // the file is not what it was; the rest is still true
 	}
-	core, err := restore(coreConfig(t), d)
+	core, err := restore(coreConfig(t, false), d)
 	if err != nil {
 		return bare, nil // another version of this program left it
 	}
 	if open == nil {
 		open = OpenDataplane
 	}
-	dp, err := open(t)
-	if err != nil {
-		dp = nil // then there are no counters
-	} else {
-		defer dp.Close()
+	var dp apply.Dataplane // without it there are no counters
+	if f.Dataplane == conf.DataplaneKernel {
+		if dp, err = open(DataplaneOptions{Tunnel: t, Kind: f.Dataplane, Dir: d.path}); err != nil {
+			dp = nil
+		} else {
+			defer dp.Close()
+		}
 	}
 	s := describe(t, core, dp, bootTime())
 	s.Dataplane, s.WatchPID = f.Dataplane, pid

@@ -11,11 +11,16 @@ import (
 	"ipsec-quick/ike/wire"
 )
 
-// coreConfig is the tunnel as the IKE core wants it.
-func coreConfig(t *conf.Tunnel) ike.Config {
+// coreConfig is the tunnel as the IKE core wants it. ESP in user space goes in
+// UDP unless the peer or the tunnel file does not want it: the kernel passes trains
+// of UDP packets on in one piece, and ESP one by one.
+func coreConfig(t *conf.Tunnel, userspace bool) ike.Config {
 	c := ike.Config{Rand: rand.Reader, NATPort: t.NATPort}
 	for i := range t.Peers {
-		c.Peers = append(c.Peers, corePeer(&t.Peers[i]))
+		p := corePeer(&t.Peers[i])
+		encap := t.Peers[i].IKE.Encap
+		p.Encap = encap == conf.EncapYes || userspace && encap != conf.EncapNo
+		c.Peers = append(c.Peers, p)
 	}
 	return c
 }
@@ -32,7 +37,6 @@ func corePeer(p *conf.Peer) ike.Peer {
 		IKESoft:   p.IKE.Soft,
 		IKEHard:   p.IKE.Hard,
 		DPD:       p.IKE.DPD,
-		Encap:     p.IKE.Encap,
 		Fragment:  p.IKE.Fragment,
 		ESP:       p.ESP.Proposals,
 		PFS:       corePFS(p.ESP.PFS),

@@ -39,7 +39,11 @@ func (l *loop) confine() {
 	default:
 		l.log.Debug("files are restricted", "landlock", abi)
 	}
-	if err := dropCapabilities(); err != nil {
+	keep := kept
+	if inUserspace(l.dp) {
+		keep = append(slices.Clone(kept), cap.NET_RAW) // for ESP that does not go in UDP
+	}
+	if err := dropCapabilities(keep); err != nil {
 		l.log.Warn("the loop keeps rights that it does not need", "err", err)
 		return
 	}
@@ -73,7 +77,7 @@ func restrictFiles(root, path string, t *conf.Tunnel) (abi int, err error) {
 		landlock.RODirs(read...).IgnoreIfMissing(),
 		landlock.RODirs(libraries...).IgnoreIfMissing(),
 		landlock.ROFiles("/etc/ld.so.cache", "/etc/hosts", "/etc/nsswitch.conf", "/etc/localtime").IgnoreIfMissing(),
-		landlock.RWFiles(os.DevNull),
+		landlock.RWFiles(os.DevNull, "/dev/net/tun").IgnoreIfMissing(),
 	)
 	if errors.Is(err, unix.E2BIG) {
 		err = nil // a loop that was restarted many times, and has the rules of each
@@ -94,13 +98,13 @@ func resolverFolder() string {
 	return filepath.Dir(path)
 }
 
-// dropCapabilities leaves those that are kept; execve gives none back.
-func dropCapabilities() error {
+// dropCapabilities leaves those to keep; execve gives none back.
+func dropCapabilities(keep []cap.Value) error {
 	if _, err := cap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("no_new_privs: %w", err)
 	}
 	was, left := cap.GetProc(), cap.NewSet()
-	for _, v := range kept {
+	for _, v := range keep {
 		if has, err := was.GetFlag(cap.Permitted, v); err != nil || !has {
 			continue // never had it; whatever needs it says so
 		}
@@ -110,7 +114,7 @@ func dropCapabilities() error {
 	}
 	if may, err := was.GetFlag(cap.Effective, cap.SETPCAP); err == nil && may {
 		for v := range cap.MaxBits() {
-			if slices.Contains(kept, v) {
+			if slices.Contains(keep, v) {
 				continue
 			}
 			if err := cap.DropBound(v); err != nil {

@@ -73,7 +73,7 @@ func quietLoop(t *testing.T, root string) *loop {
 		calls: make(chan func()), answers: make(chan answer), hand: &handover{}, listening: true,
 		peers: map[string]*peer{"other": {conf: &tunnel.Peers[0], reqID: 7}}, byReqID: map[uint32]*peer{},
 		protect: map[apply.Selector]apply.Policy{}, in: newInbox(), unsaved: map[string]bool{}, monitors: map[*monitor]bool{},
-		core: ike.New(coreConfig(tunnel)),
+		core: ike.New(coreConfig(tunnel, false)),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	var err error

@@ -115,9 +115,10 @@ func downDead(o *DownOptions, d *dir) error {
 	t, err := conf.Load(f.Path)
 	if err != nil {
 		o.Log.Warn("the tunnel file cannot be read any more, so the peers are not told", "err", err)
-		t = &conf.Tunnel{Name: o.Name, Dataplane: f.Dataplane}
+		t = &conf.Tunnel{Name: o.Name, Dataplane: conf.DataplaneAuto}
 	}
-	dp, derr := o.Dataplane(t)
+	p := parts{tunnel: t, dir: d, facts: f, log: o.Log, ending: true, obs: &changeObserver{NewLogObserver(o.Log), o.Change}}
+	derr := p.openDataplane(o.Dataplane)
 	if derr != nil {
 		if nothingInstalled(d) {
 			return d.remove()
@@ -125,7 +126,7 @@ func downDead(o *DownOptions, d *dir) error {
 		return derr
 	}
 	if err == nil {
-		l, rerr := reviveToClose(o, d, f, t, dp)
+		l, rerr := reviveToClose(p)
 		if rerr == nil {
 			l.close(nil, nil)
 			rerr = l.run(context.Background(), forever)
@@ -136,12 +137,12 @@ func downDead(o *DownOptions, d *dir) error {
 			return rerr
 		}
 		o.Log.Warn("the peers are not told", "err", rerr)
-		if dp, derr = o.Dataplane(t); derr != nil {
+		if derr = p.openDataplane(o.Dataplane); derr != nil {
 			return derr
 		}
 	}
-	defer dp.Close()
-	return undoJournal(d, dp, f, o.Change)
+	defer p.dp.Close()
+	return undoJournal(&p)
 }
 
 // nothingInstalled: the loop had not begun to change this host, so no data plane
@@ -151,12 +152,12 @@ func nothingInstalled(d *dir) bool {
 	return errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0
 }
 
-// reviveToClose opens the loop of a dead one; dp is closed if that fails.
-func reviveToClose(o *DownOptions, d *dir, f *facts, t *conf.Tunnel, dp apply.Dataplane) (*loop, error) {
-	p := parts{tunnel: t, dir: d, facts: f, dp: dp, log: o.Log, ending: true, obs: &changeObserver{NewLogObserver(o.Log), o.Change}}
+// reviveToClose opens the loop of a dead one; the data plane is closed if that
+// fails.
+func reviveToClose(p parts) (*loop, error) {
 	var err error
-	if p.sockets, err = bindSockets(t.Port, t.NATPort); err == nil {
-		if err = p.sockets.prepare(dp); err == nil {
+	if p.sockets, err = bindSockets(p.tunnel.Port, p.tunnel.NATPort); err == nil {
+		if err = p.sockets.prepare(p.dp); err == nil {
 			err = p.listen()
 		}
 	}
@@ -184,18 +185,18 @@ type changeObserver struct {
 func (c *changeObserver) Change(command string) { c.change(command) }
 
 // undoJournal removes what the journal names, and the directory.
-func undoJournal(d *dir, dp apply.Dataplane, f *facts, change func(string)) error {
-	journal, err := apply.OpenJournal(d.file(fileJournal), dp, change)
+func undoJournal(p *parts) error {
+	journal, err := apply.OpenJournal(p.dir.file(fileJournal), p.dp, changes(p.dp, p.obs.Change))
 	if err != nil {
 		return err
 	}
-	if err = journal.Undo(); err == nil && f != nil {
-		err = removeLeft(dp, reqIDsOf(f))
+	if err = journal.Undo(); err == nil && p.facts != nil {
+		err = removeLeft(p.dp, reqIDsOf(p.facts))
 	}
 	if err != nil {
 		return fmt.Errorf("not all could be removed, `down` may be repeated: %w", err)
 	}
-	return d.remove()
+	return p.dir.remove()
 }
 
 // process is the one that has a tunnel's lock, by a descriptor that stays its

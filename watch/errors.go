@@ -97,6 +97,3 @@ type Conflict struct{ Tunnel, Selector string }
 func (e *Conflict) Error() string {
 	return fmt.Sprintf("the tunnel %s covers %s already: take it down, or give one of the two other selectors", e.Tunnel, e.Selector)
 }
-
-// errNoUserspace: the tunnel file asks for a data plane that is not there.
-var errNoUserspace = errors.New(`dataplane = "userspace" is not served by this version: write "kernel", or leave it out`)

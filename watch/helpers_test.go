@@ -184,7 +184,7 @@ func newHost(t *testing.T) *host {
 	return h
 }
 
-func (h *host) opener(*conf.Tunnel) (apply.Dataplane, error) { return keptDataplane{h.dp}, nil }
+func (h *host) opener(DataplaneOptions) (apply.Dataplane, error) { return keptDataplane{h.dp}, nil }
 
 func (h *host) log() *slog.Logger {
 	return slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))

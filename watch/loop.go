@@ -61,6 +61,7 @@ type loop struct {
 	core    endpoint
 	dp      apply.Dataplane
 	journal *apply.Journal
+	inward  *inward
 	sockets *sockets
 	hand    *handover
 	control *control
@@ -142,6 +143,7 @@ func (l *loop) settle() {
 
 // listen begins to read the sockets. Until then the kernel queues.
 func (l *loop) listen() {
+	l.inward.to(&l.in)
 	l.sockets.readAll(&l.in)
 	l.hand.start()
 	l.control.serve(l)
@@ -277,6 +279,7 @@ func (l *loop) pending() []string {
 // stop ends the loop as if it had died, but for datagrams that were read: the
 // core gets them still. What the core knows is in the state file then.
 func (l *loop) stop() error {
+	l.inward.to(nil)
 	l.sockets.stopReading()
 	l.hand.stopReading()
 	readers := make(chan struct{})

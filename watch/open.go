@@ -7,26 +7,9 @@ import (
 	"net"
 
 	"ipsec-quick/apply"
-	"ipsec-quick/apply/xfrm"
 	"ipsec-quick/conf"
 	"ipsec-quick/ike"
 )
-
-// A DataplaneOpener opens the data plane that a tunnel file asks for.
-type DataplaneOpener func(*conf.Tunnel) (apply.Dataplane, error)
-
-// OpenDataplane opens the kernel's data plane, and fails with an error of
-// package xfrm that says what the kernel lacks.
-func OpenDataplane(t *conf.Tunnel) (apply.Dataplane, error) {
-	if t.Dataplane == conf.DataplaneUserspace {
-		return nil, errNoUserspace
-	}
-	kernel, err := xfrm.New(needs(t)...)
-	if err != nil {
-		return nil, err // not a nil *Kernel in an interface
-	}
-	return kernel, nil
-}
 
 // parts are what a loop is made of. Whoever makes a loop owns them until open
 // has succeeded.
@@ -35,6 +18,7 @@ type parts struct {
 	dir      *dir
 	facts    *facts
 	dp       apply.Dataplane
+	inward   *inward // what comes to the data plane's sockets
 	sockets  *sockets
 	listener *net.UnixListener
 	handover *net.UnixConn
@@ -76,7 +60,7 @@ func (p *parts) drop() {
 // same whether it died or was stopped a millisecond ago.
 func open(p parts, leftovers bool) (*loop, error) {
 	l := &loop{
-		tunnel: p.tunnel, dir: p.dir, facts: p.facts, dp: p.dp, sockets: p.sockets,
+		tunnel: p.tunnel, dir: p.dir, facts: p.facts, dp: p.dp, inward: p.inward, sockets: p.sockets,
 		obs: p.obs, log: p.log, now: bootTime,
 		in:      newInbox(),
 		answers: make(chan answer), calls: make(chan func()),
@@ -85,10 +69,13 @@ func open(p parts, leftovers bool) (*loop, error) {
 		control: newControl(p.listener), ending: p.ending,
 	}
 	var err error
-	if l.hand, err = newHandover(p.handover); err != nil {
+	if l.hand, err = newHandover(p.handover, p.dp); err != nil {
 		return nil, err
 	}
-	if l.journal, err = apply.OpenJournal(p.dir.file(fileJournal), p.dp, l.changed); err != nil {
+	if inUserspace(p.dp) {
+		l.in.esp = newESPRouter(p.dp, p.dir, l.hand.out)
+	}
+	if l.journal, err = apply.OpenJournal(p.dir.file(fileJournal), p.dp, changes(p.dp, l.changed)); err != nil {
 		return nil, err
 	}
 	if l.clock, err = watchClock(); err != nil {
@@ -137,7 +124,7 @@ func (l *loop) begin(leftovers bool) error {
 // makeCore restores the core or makes a new one. A state that cannot be read is
 // no reason to leave the tunnel down: the peer learns by INITIAL_CONTACT.
 func (l *loop) makeCore(leftovers bool) {
-	cfg := coreConfig(l.tunnel)
+	cfg := coreConfig(l.tunnel, inUserspace(l.dp))
 	if !leftovers {
 		l.core = ike.New(cfg)
 		return

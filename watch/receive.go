@@ -28,7 +28,7 @@ var nonESP = []byte{0, 0, 0, 0}
 
 // traffic counts what the readers drop.
 type traffic struct {
-	esp    atomic.Uint64 // ESP in UDP that no kernel took: there is no SA for it
+	esp    atomic.Uint64 // ESP in UDP that there is no SA for
 	runt   atomic.Uint64 // too short for anything
 	noAddr atomic.Uint64 // without the address that it was sent to
 	flood  atomic.Uint64 // from strangers, faster than the loop takes them
@@ -42,6 +42,7 @@ type inbox struct {
 	strangers chan ike.Datagram // what comes while it is full is dropped
 	spis      set[wire.SPI]     // of our IKE SAs
 	peers     set[netip.Addr]   // addresses of endpoints
+	esp       *espRouter        // nil: the kernel takes ESP before anybody reads it
 	stop      chan struct{}     // closed: nobody takes them any more
 	drops     traffic
 	done      sync.WaitGroup
@@ -121,16 +122,13 @@ func (in *inbox) read(conn *net.UDPConn, port uint16, nat bool) {
 				in.drops.runt.Add(1)
 				continue
 			case !bytes.HasPrefix(data, nonESP):
-				in.drops.esp.Add(1)
+				in.receiveESP(netip.AddrPortFrom(destination(control[:nc]), port), from, data)
 				continue
 			}
 			data = data[len(nonESP):]
 		}
-		remote := from.Addr().Unmap().WithZone("")
-		queue, waits := in.strangers, in.isKnown(data)
-		if waits || in.peers.has(remote) {
-			queue = in.known
-		}
+		remote := plain(from)
+		queue, waits := in.queueFor(remote.Addr(), data)
 		if !waits && (len(data) > maxStranger || len(queue) == cap(queue)) {
 			in.drops.flood.Add(1) // before it has cost any memory
 			continue
@@ -142,7 +140,7 @@ func (in *inbox) read(conn *net.UDPConn, port uint16, nat bool) {
 		}
 		d := ike.Datagram{
 			Local:  netip.AddrPortFrom(local, port),
-			Remote: netip.AddrPortFrom(remote, from.Port()),
+			Remote: remote,
 			NATT:   nat,
 			Data:   bytes.Clone(data),
 		}
@@ -150,6 +148,46 @@ func (in *inbox) read(conn *net.UDPConn, port uint16, nat bool) {
 			return
 		}
 	}
+}
+
+// queueFor is where a message belongs, and whether it is worth waiting for.
+func (in *inbox) queueFor(remote netip.Addr, data []byte) (queue chan ike.Datagram, waits bool) {
+	waits = in.isKnown(data)
+	if waits || in.peers.has(remote) {
+		return in.known, waits
+	}
+	return in.strangers, false
+}
+
+// offer takes a message without waiting, and copies it if it does.
+func (in *inbox) offer(d ike.Datagram) {
+	queue, _ := in.queueFor(d.Remote.Addr(), d.Data)
+	if len(d.Data) > maxStranger || len(queue) == cap(queue) {
+		in.drops.flood.Add(1)
+		return
+	}
+	d.Data = bytes.Clone(d.Data)
+	in.put(queue, d, false)
+}
+
+// espHeaderLen is the SPI and the sequence number (RFC 4303, Section 2).
+const espHeaderLen = 8
+
+// receiveESP takes an ESP packet that came to the NAT port.
+func (in *inbox) receiveESP(local, remote netip.AddrPort, data []byte) {
+	switch {
+	case !local.Addr().IsValid():
+		in.drops.noAddr.Add(1)
+	case len(data) < espHeaderLen:
+		in.drops.runt.Add(1)
+	case in.esp == nil || !in.esp.route(local, plain(remote), data):
+		in.drops.esp.Add(1)
+	}
+}
+
+// plain is an address as all the rest has it.
+func plain(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }
 
 // isKnown reports whether a datagram is for an IKE SA of ours.

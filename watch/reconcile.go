@@ -2,6 +2,7 @@ package watch
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -175,6 +176,11 @@ func (l *loop) recover() error {
 	sas, err := l.list()
 	if err != nil {
 		return err
+	}
+	if l.in.esp != nil {
+		if err := l.in.esp.recover(slices.Collect(maps.Values(sas))); err != nil {
+			return fmt.Errorf("run directory: %w", err)
+		}
 	}
 	present := map[ike.ChildID]bool{}
 	for id, sa := range sas {

@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"ipsec-quick/apply/userspace/steer"
 	"ipsec-quick/conf"
 	"ipsec-quick/ike"
 )
@@ -165,14 +166,14 @@ func (l *loop) localFor(p *peer, remote netip.Addr) (netip.Addr, error) {
 // from the one that is set. The question is about the route alone: no policy, not
 // even a guard for the peer's own address, is in its way.
 func sourceFor(set, remote netip.Addr) (netip.Addr, error) {
-	var from *netlink.RouteGetOptions
+	ask := &netlink.RouteGetOptions{Mark: steer.Mark}
 	if set.IsValid() {
 		if err := hasAddress(set); err != nil {
 			return netip.Addr{}, err
 		}
-		from = &netlink.RouteGetOptions{SrcAddr: set.AsSlice()}
+		ask.SrcAddr = set.AsSlice()
 	}
-	routes, err := netlink.RouteGetWithOptions(remote.AsSlice(), from)
+	routes, err := netlink.RouteGetWithOptions(remote.AsSlice(), ask)
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("no route to %v: %w", remote, err)
 	}

@@ -28,7 +28,7 @@ func TestStateFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	core := ike.New(coreConfig(tunnel))
+	core := ike.New(coreConfig(tunnel, false))
 	if err := core.Restore("other", snapshot); err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestStateFile(t *testing.T) {
 	} {
 		snapshot, err := parseState(bad)
 		if err == nil {
-			err = ike.New(coreConfig(tunnel)).Restore("other", snapshot)
+			err = ike.New(coreConfig(tunnel, false)).Restore("other", snapshot)
 		}
 		if err == nil {
 			t.Errorf("%s: no error", name)
@@ -96,7 +96,7 @@ func TestStateNotWritable(t *testing.T) {
 // FuzzState reads state files that nobody of ours wrote. What can be used is
 // written and read again as the same.
 func FuzzState(f *testing.F) {
-	cfg := coreConfig(&conf.Tunnel{Peers: []conf.Peer{{Name: "other"}}}) // as in the corpus
+	cfg := coreConfig(&conf.Tunnel{Peers: []conf.Peer{{Name: "other"}}}, false) // as in the corpus
 	f.Fuzz(func(t *testing.T, b []byte) {
 		snapshot, err := parseState(b)
 		if err != nil {

@@ -58,7 +58,18 @@ type ChildStatus struct {
 	PacketsOut uint64   `json:"packets_out"`
 	LastIn     string   `json:"last_in,omitempty"`  // when the last packet came
 	Retiring   bool     `json:"retiring,omitempty"` // only receives what is under way
+	Encap      bool     `json:"encap"`              // ESP goes in UDP
+	Dropped    ESPDrops `json:"dropped"`
 	Lifetime   Lifetime `json:"lifetime"`
+}
+
+// ESPDrops counts the packets that came for a Child SA and were not let through,
+// by reason.
+type ESPDrops struct {
+	Integrity uint64 `json:"bad_integrity"`
+	Replayed  uint64 `json:"replayed"`
+	Malformed uint64 `json:"malformed"`
+	Selectors uint64 `json:"selectors"` // decrypted, and not what was negotiated
 }
 
 // Lifetime is what a Child SA has lived of its limits; a limit of 0 is none. Of
@@ -106,7 +117,7 @@ type Dropped struct {
 	Replayed   uint64 `json:"replayed"`
 	Unexpected uint64 `json:"unexpected"`
 	Flooded    uint64 `json:"flooded"`
-	ESP        uint64 `json:"esp"`      // in UDP, for no SA
+	ESP        uint64 `json:"esp"`      // for no SA
 	Handover   uint64 `json:"handover"` // another tunnel's, which did not take it
 }
 
@@ -114,7 +125,7 @@ type Dropped struct {
 func (l *loop) status() *Status {
 	s := describe(l.tunnel, l.core, l.dp, l.now())
 	s.WatchPID, s.Version = os.Getpid(), Version()
-	s.Dropped.ESP = l.in.drops.esp.Load()
+	s.Dropped.ESP = l.in.drops.esp.Load() + l.dp.Unknown()
 	s.Dropped.Malformed += l.in.drops.runt.Load() + l.in.drops.noAddr.Load()
 	s.Dropped.Flooded += l.in.drops.flood.Load()
 	s.Dropped.Handover = l.drops.dropped
@@ -174,7 +185,8 @@ func describeChild(c ike.ChildStatus, dp apply.Dataplane, now time.Time) ChildSt
 		Proposal: sa.Choice.String(), Mode: mode(sa.Transport).String(),
 		LocalTS: tsStrings(sa.LocalTS), RemoteTS: tsStrings(sa.RemoteTS),
 		BytesIn: in.Bytes, BytesOut: out.Bytes, PacketsIn: in.Packets, PacketsOut: out.Packets,
-		LastIn: rfc3339(in.LastUsed), Retiring: c.Retiring,
+		LastIn: rfc3339(in.LastUsed), Retiring: c.Retiring, Encap: sa.Encap,
+		Dropped: ESPDrops{Integrity: in.Drops.Forged, Replayed: in.Drops.Replayed, Malformed: in.Drops.Malformed, Selectors: in.Drops.Selectors},
 		Lifetime: Lifetime{
 			Time:    Seconds{int64(sa.Soft.Time.Seconds()), int64(sa.Hard.Time.Seconds()), age(sa.Created, now)},
 			Use:     Seconds{int64(sa.Soft.Use.Seconds()), int64(sa.Hard.Use.Seconds()), age(earliest(in.Used, out.Used), time.Now())},

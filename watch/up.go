@@ -117,10 +117,7 @@ func (u *upRun) prepare() (err error) {
 			return err
 		}
 	}
-	if !u.o.Foreground {
-		u.spawn()
-	}
-	if p.dp, err = u.o.Dataplane(t); err != nil {
+	if err = p.openDataplane(u.o.Dataplane); err != nil {
 		return err
 	}
 	if p.facts.Dataplane != p.dp.Name() {
@@ -128,6 +125,9 @@ func (u *upRun) prepare() (err error) {
 		if err := p.dir.writeFacts(p.facts); err != nil {
 			return err
 		}
+	}
+	if !u.o.Foreground {
+		u.spawn() // it opens the same data plane
 	}
 	if err := p.sockets.prepare(p.dp); err != nil {
 		return err
@@ -155,7 +155,7 @@ func newFacts(d *dir, t *conf.Tunnel, before *facts) (*facts, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &facts{Path: path, Netns: networkNamespace(), Dataplane: "kernel", Port: t.Port, NATPort: t.NATPort}
+	f := &facts{Path: path, Netns: networkNamespace(), Port: t.Port, NATPort: t.NATPort}
 	var ids map[string]uint32
 	if before != nil {
 		ids, f.Guards, f.Dataplane = before.ReqIDs, before.Guards, before.Dataplane
@@ -206,7 +206,7 @@ func (u *upRun) undo() {
 	case u.loop != nil:
 		err = u.loop.teardown()
 	case p.dp != nil:
-		err = undoJournal(p.dir, p.dp, p.facts, u.o.Observer.Change)
+		err = undoJournal(p)
 	case nothingInstalled(p.dir):
 		err = p.dir.remove()
 	}
@@ -383,9 +383,10 @@ func (u *upRun) handDown() error {
 	if u.revived {
 		return err
 	}
-	dp, derr := u.o.Dataplane(u.o.Tunnel)
+	p := &u.parts
+	derr := p.openDataplane(u.o.Dataplane)
 	if derr == nil {
-		derr = errors.Join(undoJournal(u.parts.dir, dp, u.parts.facts, u.o.Observer.Change), dp.Close())
+		derr = errors.Join(undoJournal(p), p.dp.Close())
 	}
 	return errors.Join(err, derr)
 }

@@ -42,8 +42,8 @@ func TestMain(m *testing.M) {
 
 // testProgram is what of the command line the tests need.
 func testProgram(root string, args []string) error {
-	open := func(t *conf.Tunnel) (apply.Dataplane, error) {
-		return newJournalled(filepath.Join(root, t.Name, fileJournal)), nil
+	open := func(o DataplaneOptions) (apply.Dataplane, error) {
+		return newJournalled(filepath.Join(o.Dir, fileJournal)), nil
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)

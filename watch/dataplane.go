@@ -1,0 +1,107 @@
+package watch
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	"ipsec-quick/apply"
+	"ipsec-quick/apply/userspace"
+	"ipsec-quick/apply/userspace/steer"
+	"ipsec-quick/apply/xfrm"
+	"ipsec-quick/conf"
+)
+
+// DataplaneOptions are what a data plane is opened with.
+type DataplaneOptions struct {
+	Tunnel *conf.Tunnel
+	Kind   string // as Tunnel.Dataplane; of a tunnel that is up, the one that it has
+	Dir    string // the tunnel's run directory
+	Log    *slog.Logger
+	Change func(command string) // gets each change to this host; may be nil
+	Say    func(remark string)  // gets which data plane it is and why; may be nil
+	IKE    IKEReceiver          // gets the IKE messages that come to the data plane's own sockets
+}
+
+// An IKEReceiver takes an IKE message, which is valid during the call. It does
+// not wait for anybody.
+type IKEReceiver func(local, remote netip.AddrPort, data []byte)
+
+// A DataplaneOpener opens the data plane of a tunnel.
+type DataplaneOpener func(DataplaneOptions) (apply.Dataplane, error)
+
+// OpenDataplane opens the kernel's data plane, or ESP in this process: what Kind
+// says, and with conf.DataplaneAuto the latter where the kernel cannot do it. The
+// errors say what is missing.
+func OpenDataplane(o DataplaneOptions) (apply.Dataplane, error) {
+	for _, f := range []*func(string){&o.Change, &o.Say} {
+		if *f == nil {
+			*f = func(string) {}
+		}
+	}
+	why := "the tunnel file asks for it"
+	if o.Kind != conf.DataplaneUserspace {
+		kernel, err := xfrm.New(needs(o.Tunnel)...)
+		switch {
+		case err == nil:
+			o.Say("# data plane: the kernel")
+			return kernel, nil
+		case o.Kind != conf.DataplaneAuto || !lacking(err):
+			return nil, err
+		}
+		why = err.Error()
+	}
+	plane, err := openUserspace(o)
+	if err != nil {
+		return nil, fmt.Errorf("ESP in user space (%s): %w", why, err)
+	}
+	o.Say("# data plane: in user space, in this process: " + why)
+	return plane, nil
+}
+
+// lacking reports whether a kernel cannot do what is asked for, whoever asks.
+func lacking(err error) bool {
+	var esp *xfrm.NoESP
+	var algorithm *xfrm.NoAlgorithm
+	return errors.As(err, &esp) || errors.As(err, &algorithm)
+}
+
+func openUserspace(o DataplaneOptions) (apply.Dataplane, error) {
+	return userspace.Open(userspace.Options{
+		Dir: o.Dir, Name: o.Tunnel.Name, Mark: steer.Mark, Log: o.Log, IKE: o.IKE,
+		Steering: steer.Open(steer.Options{
+			Device: o.Tunnel.Name, Ports: []uint16{o.Tunnel.Port, o.Tunnel.NATPort}, Log: o.Log, Change: o.Change,
+		}),
+	})
+}
+
+// openDataplane opens the data plane: the one that the tunnel has, if it is up
+// already, whatever the tunnel file says by now.
+func (p *parts) openDataplane(open DataplaneOpener) error {
+	p.inward = &inward{dir: p.dir}
+	o := DataplaneOptions{
+		Tunnel: p.tunnel, Kind: p.facts.Dataplane, Dir: p.dir.path, Log: p.log, Change: p.obs.Change, IKE: p.inward.receive,
+	}
+	if o.Kind == "" {
+		o.Kind, o.Say = p.tunnel.Dataplane, p.obs.Change
+	}
+	dp, err := open(o)
+	if err != nil {
+		return err // not a nil data plane in an interface
+	}
+	p.dp = dp
+	return nil
+}
+
+// inUserspace reports whether ESP is done in this process.
+func inUserspace(dp apply.Dataplane) bool { return dp.Name() == conf.DataplaneUserspace }
+
+// changes prefixes what a journal tells, ip(8)'s commands for the kernel's data
+// plane: in user space they only say what is done.
+func changes(dp apply.Dataplane, change func(command string)) func(string) {
+	if !inUserspace(dp) {
+		return change
+	}
+	return func(command string) { change("# in user space: " + command) }
+}
