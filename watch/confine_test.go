@@ -16,6 +16,7 @@ import (
 
 	landlocksys "github.com/landlock-lsm/go-landlock/landlock/syscall"
 
+	"ipsec-quick/apply/fake"
 	"ipsec-quick/conf"
 )
 
@@ -136,7 +137,7 @@ func confined(path, base string) error {
 		return err
 	}
 	(&loop{
-		dir: d, tunnel: tunnel, facts: &facts{Path: path},
+		dir: d, tunnel: tunnel, facts: &facts{Path: path}, dp: fake.New(),
 		log: slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}).confine()
 	fmt.Println(confinedLine)

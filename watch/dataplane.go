@@ -79,9 +79,11 @@ func openUserspace(o DataplaneOptions) (apply.Dataplane, error) {
 // openDataplane opens the data plane: the one that the tunnel has, if it is up
 // already, whatever the tunnel file says by now.
 func (p *parts) openDataplane(open DataplaneOpener) error {
-	p.inward = &inward{dir: p.dir}
+	in := &inward{dir: p.dir, change: p.obs.Change}
+	p.inward = in
 	o := DataplaneOptions{
-		Tunnel: p.tunnel, Kind: p.facts.Dataplane, Dir: p.dir.path, Log: p.log, Change: p.obs.Change, IKE: p.inward.receive,
+		Tunnel: p.tunnel, Kind: p.facts.Dataplane, Dir: p.dir.path, Log: p.log, IKE: in.receive,
+		Change: func(command string) { in.change(command) },
 	}
 	if o.Kind == "" {
 		o.Kind, o.Say = p.tunnel.Dataplane, p.obs.Change

@@ -10,13 +10,16 @@ import (
 	"ipsec-quick/ike"
 )
 
-// inward takes the IKE messages that come to the data plane's own sockets: ESP in
-// UDP has the same ports (RFC 3948, Section 2.2), and the kernel gives a socket
-// that is connected to a peer all that comes from there. While the loop reads they
-// are as if read from its sockets. Else they wait in the handover socket, like
-// other tunnels' datagrams, for the process that has it next.
+// inward takes what a data plane tells besides its events.
+//
+// IKE messages come to its own sockets: ESP in UDP has the same ports (RFC 3948,
+// Section 2.2), and the kernel gives a socket that is connected to a peer all that
+// comes from there. While the loop reads they are as if read from its sockets. Else
+// they wait in the handover socket, like other tunnels' datagrams, for the process
+// that has it next.
 type inward struct {
-	dir *dir
+	dir    *dir
+	change func(command string) // changes to this host; in the goroutine that asked for them
 
 	mu sync.Mutex
 	in *inbox // nil: the loop does not read

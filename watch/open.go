@@ -68,6 +68,7 @@ func open(p parts, leftovers bool) (*loop, error) {
 		protect: map[apply.Selector]apply.Policy{}, unsaved: map[string]bool{}, monitors: map[*monitor]bool{},
 		control: newControl(p.listener), ending: p.ending,
 	}
+	p.inward.change = l.changed
 	var err error
 	if l.hand, err = newHandover(p.handover, p.dp); err != nil {
 		return nil, err

@@ -202,7 +202,7 @@ func TestShow(t *testing.T) {
 	showTunnel(&b, s)
 	for _, want := range []string{
 		"tunnel: office\n  data plane: kernel\n  loop: process 812, version 1.0\n\npeer: branch\n  state: established, 2 minutes, 3 seconds ago\n",
-		"  endpoint: 198.51.100.7:500 from 192.0.2.1:500, through a NAT\n",
+		"  endpoint: 198.51.100.7:500 from 192.0.2.1:500, NAT detected\n",
 		"  ike: aes256gcm16-prfsha384-x25519, 0011223344556677 8899aabbccddeeff, new keys in 2 hours",
 		"  child: c1a2b3c4 in, c4b3a2c1 out, aes256gcm16, tunnel mode\n    selectors: 10.1.0.0/16 === 10.2.0.0/16\n",
 		"    transfer: 1.50 KiB received, 5.00 GiB sent\n    age: 12 seconds of 50 minutes soft, 1 hour hard\n",

@@ -18,6 +18,9 @@ func showTunnel(w io.Writer, s *watch.Status) {
 	} else {
 		fmt.Fprintf(w, "  loop: dead; `ipsec-quick up %s` revives it\n", s.Tunnel)
 	}
+	if s.Dropped.ESP != 0 {
+		fmt.Fprintf(w, "  dropped: %d ESP packets of no SA\n", s.Dropped.ESP)
+	}
 	for i := range s.Peers {
 		fmt.Fprintln(w)
 		showPeer(w, &s.Peers[i])
@@ -40,7 +43,7 @@ func showPeer(w io.Writer, p *watch.PeerStatus) {
 	if p.Remote != "" {
 		nat := ""
 		if p.NAT {
-			nat = ", through a NAT"
+			nat = ", NAT detected"
 		}
 		line("endpoint", "%s from %s%s", p.Remote, p.Local, nat)
 	}
@@ -63,13 +66,19 @@ func showPeer(w io.Writer, p *watch.PeerStatus) {
 }
 
 func showChild(w io.Writer, c *watch.ChildStatus) {
-	retiring := ""
-	if c.Retiring {
-		retiring = ", replaced"
+	more := ""
+	if c.Encap {
+		more = ", in UDP"
 	}
-	fmt.Fprintf(w, "  child: %s in, %s out, %s, %s mode%s\n", c.SPIIn, c.SPIOut, c.Proposal, c.Mode, retiring)
+	if c.Retiring {
+		more += ", replaced"
+	}
+	fmt.Fprintf(w, "  child: %s in, %s out, %s, %s mode%s\n", c.SPIIn, c.SPIOut, c.Proposal, c.Mode, more)
 	fmt.Fprintf(w, "    selectors: %s === %s\n", strings.Join(c.LocalTS, ", "), strings.Join(c.RemoteTS, ", "))
 	fmt.Fprintf(w, "    transfer: %s received, %s sent\n", size(c.BytesIn), size(c.BytesOut))
+	if d := c.Dropped; d != (watch.ESPDrops{}) {
+		fmt.Fprintf(w, "    dropped: %d forged, %d replayed, %d malformed, %d outside the selectors\n", d.Integrity, d.Replayed, d.Malformed, d.Selectors)
+	}
 	l := &c.Lifetime
 	for _, one := range []struct {
 		name string

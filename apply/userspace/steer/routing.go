@@ -221,6 +221,8 @@ func (r *routing) apply(device *netlink.LinkAttrs, change func(string)) error {
 		change(e.command("add"))
 	}
 	var failed error
+	// What exempts our sockets goes after what they are exempted from.
+	slices.SortStableFunc(haveRules, func(a, b rule) int { return framing(a) - framing(b) })
 	for _, e := range haveRules {
 		if want[e] || e.table != r.table && !dead(e.table) {
 			continue
@@ -243,6 +245,14 @@ func (r *routing) apply(device *netlink.LinkAttrs, change func(string)) error {
 		change(e.command("del", device.Name, old.Table))
 	}
 	return failed
+}
+
+// framing is 1 for what all tunnels have, see frame.
+func framing(e rule) int {
+	if e.pref == prefExempt || e.pref == prefEnd {
+		return 1
+	}
+	return 0
 }
 
 // deadTables tells the tables whose device is not there.
