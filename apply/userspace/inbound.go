@@ -43,7 +43,7 @@ type permit struct {
 func newInbound(w *workers) *inbound {
 	in := &inbound{w: w}
 	for _, q := range w.queues {
-		in.writers = append(in.writers, q.NewWriter())
+		in.writers = append(in.writers, tun.NewWriter(q.FD()))
 	}
 	return in
 }
@@ -160,7 +160,7 @@ func (in *inbound) deliver(a *association, b []byte, next, tos uint8) {
 		return
 	}
 	b = b[:h.Len]
-	if !in.permits(a, &h.Flow) {
+	if !in.permits(a, &h, b) {
 		a.drop(dropSelectors)
 		return
 	}
@@ -183,14 +183,20 @@ func (in *inbound) deliver(a *association, b []byte, next, tos uint8) {
 	in.writer = in.writers[int(hash(&h.Flow))%len(in.writers)]
 }
 
-// permits remembers what the tables say of a flow.
-func (in *inbound) permits(a *association, f *packet.Flow) bool {
-	if p, known := in.flows.get(in.tables, f); known && p.sa == a {
-		return p.ok
+// permits reports whether a packet may come out of an SA, by what it remembers of
+// the flow. An ICMP error may, if the packet that it answers has gone into the
+// tunnel (RFC 4301, Section 6.2).
+func (in *inbound) permits(a *association, h *packet.Header, b []byte) bool {
+	p, known := in.flows.get(in.tables, &h.Flow)
+	if !known || p.sa != a {
+		p = permit{a, in.tables.permits(a, &h.Flow)}
+		in.flows.put(&h.Flow, p)
 	}
-	ok := in.tables.permits(a, f)
-	in.flows.put(f, permit{a, ok})
-	return ok
+	if p.ok {
+		return true
+	}
+	f, ok := packet.Quoted(b, h)
+	return ok && in.tables.permits(a, &f)
 }
 
 // rebuild puts an IP header before the payload of transport mode.

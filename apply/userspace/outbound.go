@@ -55,7 +55,7 @@ type outbound struct {
 
 func newOutbound(w *workers, q *tun.Queue) *outbound {
 	return &outbound{
-		w: w, queue: q, toTUN: q.NewWriter(), batch: outer.NewBatch(),
+		w: w, queue: q, toTUN: tun.NewWriter(q.FD()), batch: outer.NewBatch(),
 		buffer:   make([]byte, offload.HeaderLen+maxPacket+esp.MaxTrailer),
 		fragment: make([]byte, 0, maxPacket+esp.MaxTrailer),
 		answer:   make([]byte, offload.HeaderLen, 2048),

@@ -31,8 +31,9 @@ func FuzzParse(f *testing.F) {
 		if again, err := Parse(b[:h.Len-1]); err == nil {
 			t.Fatalf("parsed cut off: %+v", again)
 		}
+		Quoted(b, &h)
 		if !bytes.Equal(b, before) {
-			t.Fatal("Parse changed the packet")
+			t.Fatal("Parse or Quoted changed the packet")
 		}
 
 		SetChecksum(b, &h)

@@ -14,7 +14,7 @@ import (
 // packets go no further than the IP layer's first check, for the IP header's
 // checksum is wrong.
 func (d *Device) probe() error {
-	w := d.queues[0].NewWriter()
+	w := NewWriter(d.queues[0].fd)
 	works := func(kind offload.Kind) (bool, error) {
 		err := w.Write(probePacket(kind))
 		if errors.Is(err, unix.EINVAL) {

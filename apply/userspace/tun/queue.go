@@ -60,14 +60,15 @@ func (q *Queue) Read(b []byte) (int, error) {
 	return int(n), nil
 }
 
-// A Writer writes to a queue. There may be several, in different goroutines.
+// A Writer writes to a queue. There may be several of one, in different
+// goroutines.
 type Writer struct {
 	fd     int
 	pieces [maxPieces]unix.Iovec
 }
 
-// NewWriter makes one.
-func (q *Queue) NewWriter() *Writer { return &Writer{fd: q.fd} }
+// NewWriter makes one for a descriptor.
+func NewWriter(fd int) *Writer { return &Writer{fd: fd} }
 
 // Write writes a packet that lies in pieces, the first of which is its
 // offload.Header.

@@ -225,7 +225,7 @@ func TestKernelSplitsWhatWasJoined(t *testing.T) {
 					t.Fatal("not joined")
 				}
 			}
-			if err := in.queues[0].NewWriter().Write(joiner.Take()); err != nil {
+			if err := NewWriter(in.queues[0].fd).Write(joiner.Take()); err != nil {
 				t.Fatal(err)
 			}
 			for i := range want {
@@ -298,7 +298,7 @@ func TestReadAndWriteDoNotAllocate(t *testing.T) {
 	d := open(t, "iq0", 1, Offloads{TCP: true})
 	b := make([]byte, 1<<16)
 	p := probePacket(offload.TCP4)
-	w := d.queues[0].NewWriter()
+	w := NewWriter(d.queues[0].fd)
 	if n := testing.AllocsPerRun(100, func() {
 		d.queues[0].Read(b)
 		if err := w.Write(p); err != nil {
