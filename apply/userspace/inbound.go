@@ -23,6 +23,7 @@ const (
 // is for one goroutine.
 type inbound struct {
 	w       *workers
+	stray   func(local, remote netip.AddrPort, data []byte) bool // Options.Stray
 	now     int64
 	tables  *tables
 	flows   flows[permit]
@@ -85,7 +86,9 @@ func (in *inbound) message(local netip.AddrPort, m *outer.Message, udp bool) {
 				continue
 			}
 			if a = in.enter(spi, local.Addr()); a == nil {
-				in.w.p.unknown.Add(1)
+				if in.stray == nil || !in.stray(local, m.From, d) {
+					in.w.p.unknown.Add(1)
+				}
 				continue
 			}
 		}

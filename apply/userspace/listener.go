@@ -28,6 +28,7 @@ func newListener(w *workers) (*listener, error) {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
 	l := &listener{in: newInbound(w), epoll: fd, receiver: outer.NewReceiver()}
+	l.in.stray = w.p.o.Stray
 	if err := l.watch(w.silenced.fd); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}

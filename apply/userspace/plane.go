@@ -36,6 +36,12 @@ type Options struct {
 	// the non-ESP marker (RFC 3948, Section 2.2). data is valid during the call,
 	// which must not wait for anybody.
 	IKE func(local, remote netip.AddrPort, data []byte)
+
+	// Stray, if there is one, gets the ESP packets of no SA here that come to
+	// these sockets: those of another tunnel with the same peer, which has sockets
+	// for the same addresses and ports, and the kernel knows no difference. It
+	// returns whether it took the packet, which is counted otherwise. As with IKE.
+	Stray func(local, remote netip.AddrPort, data []byte) bool
 }
 
 // Steering brings the traffic that policies cover to the TUN device, and nowhere

@@ -155,6 +155,24 @@ func TestIKEBesideESP(t *testing.T) {
 	}
 }
 
+// What is of no SA here may be another tunnel's.
+func TestStray(t *testing.T) {
+	w := newWire(t, nil)
+	var strays []string
+	take := false
+	w.listener.in.stray = func(_, remote netip.AddrPort, data []byte) bool {
+		strays = append(strays, remote.Addr().String()+" "+string(data))
+		return take
+	}
+	for i, took := range []bool{false, true} {
+		take = took
+		w.datagram([]byte("an ESP packet"), 0)
+		if _, got := w.take(); got != nil || w.to.Unknown() != 1 || len(strays) != i+1 || strays[i] != "127.0.0.1 an ESP packet" {
+			t.Errorf("taken %v: %q, %d unknown", took, strays, w.to.Unknown())
+		}
+	}
+}
+
 // RFC 6040, Figure 4, where the inner packet is changed; and DSCP goes out.
 func TestTOS(t *testing.T) {
 	w := newWire(t, nil)

@@ -47,6 +47,7 @@ func probePacket(kind offload.Kind) [][]byte {
 		h.ChecksumStart, h.HeaderLen = ipv6, ipv6+tcp
 	case offload.UDP:
 		h.ChecksumOffset, h.HeaderLen = 6, ipv4+udp
+	default:
 	}
 	b := make([]byte, int(h.HeaderLen)+2*size)
 	be := binary.BigEndian
