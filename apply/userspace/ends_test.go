@@ -23,6 +23,7 @@ type end struct {
 	t     testing.TB
 	name  string // of the namespace
 	n     int    // 1 or 2
+	dir   string // of the plane's files
 	plane *Plane
 	log   bytes.Buffer
 	ike   chan string
@@ -55,7 +56,7 @@ func twoEnds(t testing.TB) (one, two *end) {
 	}
 	ends := [2]*end{}
 	for i := range ends {
-		e := &end{t: t, name: fmt.Sprintf("iq%d-%d", os.Getpid(), i+1), n: i + 1, ike: make(chan string, 100)}
+		e := &end{t: t, name: fmt.Sprintf("iq%d-%d", os.Getpid(), i+1), n: i + 1, dir: t.TempDir(), ike: make(chan string, 100)}
 		host(t, "ip netns add %s", e.name)
 		t.Cleanup(func() { host(t, "ip netns del %s", e.name) })
 		ends[i] = e
@@ -77,24 +78,18 @@ func twoEnds(t testing.TB) (one, two *end) {
 // open opens a plane, which is closed when the test ends.
 func (e *end) open() {
 	e.t.Helper()
-	dir := e.t.TempDir()
 	e.do(func() {
 		var err error
 		e.plane, err = Open(Options{
-			Dir: dir, Name: "iq0", Steering: e, Log: slog.New(slog.NewTextHandler(&e.log, nil)),
+			Dir: e.dir, Name: "iq0", Steering: e, Log: slog.New(slog.NewTextHandler(&e.log, nil)),
 			IKE: func(local, remote netip.AddrPort, data []byte) {
 				e.ike <- fmt.Sprintf("%v %v %s", local, remote, data)
 			},
 		})
-		if err != nil {
-			e.t.Fatal(err)
-		}
+		must(e.t, err)
 	})
-	e.t.Cleanup(func() {
-		if err := e.plane.Close(); err != nil {
-			e.t.Error(err)
-		}
-	})
+	plane := e.plane
+	e.t.Cleanup(func() { must(e.t, plane.Close()) })
 }
 
 // ip runs a command of iproute2 on the host.
@@ -129,18 +124,30 @@ func (e *end) do(f func()) {
 	f()
 }
 
-// Sync is the plane's Steering: routes that are there as long as a policy is.
+// Sync is the plane's Steering: routes that are there as long as a policy is, and
+// for transport mode a rule for TCP between the hosts themselves.
 func (e *end) Sync(policies []apply.Policy) error {
 	if len(policies) == 0 {
 		return nil
 	}
 	other := 3 - e.n
-	for _, args := range []string{
+	commands := []string{
 		fmt.Sprintf("route replace %v/32 dev iq0 src %v", inner4(other), inner4(e.n)),
 		fmt.Sprintf("-6 route replace %v/128 dev iq0 src %v", inner6(other), inner6(e.n)),
-	} {
-		if out, err := exec.Command("ip", strings.Fields("-n "+e.name+" "+args)...).CombinedOutput(); err != nil {
-			return errors.New(string(out))
+	}
+	if policies[0].Mode == apply.Transport {
+		commands = []string{
+			fmt.Sprintf("route replace %v dev iq0 src %v table 100", outer4(other), outer4(e.n)),
+			fmt.Sprintf("-6 route replace %v dev iq0 src %v table 100", outer6(other), outer6(e.n)),
+			"rule del pref 50", "-6 rule del pref 50",
+			fmt.Sprintf("rule add pref 50 to %v ipproto tcp lookup 100", outer4(other)),
+			fmt.Sprintf("-6 rule add pref 50 to %v ipproto tcp lookup 100", outer6(other)),
+		}
+	}
+	for _, c := range commands {
+		out, err := exec.Command("ip", strings.Fields("-n "+e.name+" "+c)...).CombinedOutput()
+		if err != nil && !strings.Contains(c, "rule del") {
+			return errors.New(c + ": " + string(out))
 		}
 	}
 	return nil
@@ -231,4 +238,40 @@ func connect(one, two *end, k tunnelKind) {
 			}
 		})
 	}
+}
+
+// disconnect takes it away.
+func disconnect(one, two *end, k tunnelKind) {
+	one.t.Helper()
+	for _, e := range []*end{one, two} {
+		e.do(func() {
+			for _, p := range e.policies(k, 0) {
+				must(e.t, e.plane.RemovePolicy(p))
+			}
+			for from := 1; from <= 2; from++ {
+				must(e.t, e.plane.RemoveSA(e.sa(k, from, spiFrom(from, 0)).ID()))
+			}
+		})
+	}
+}
+
+// rekey puts SAs of a generation in the place of those before, in the order in
+// which IKE does.
+func rekey(one, two *end, k tunnelKind, generation uint32) {
+	one.t.Helper()
+	each := func(f func(e *end) error) {
+		for _, e := range []*end{one, two} {
+			e.do(func() { must(e.t, f(e)) })
+		}
+	}
+	each(func(e *end) error { return e.plane.InstallSA(e.sa(k, 3-e.n, spiFrom(3-e.n, generation))) })
+	each(func(e *end) error { return e.plane.InstallSA(e.sa(k, e.n, spiFrom(e.n, generation))) })
+	each(func(e *end) error {
+		for _, p := range e.policies(k, spiFrom(e.n, generation)) {
+			if err := e.plane.SwitchOutbound(p); err != nil {
+				return err
+			}
+		}
+		return e.plane.RemoveSA(e.sa(k, e.n, spiFrom(e.n, generation-1)).ID())
+	})
 }

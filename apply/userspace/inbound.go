@@ -57,12 +57,16 @@ func (in *inbound) begin() {
 	in.joiner.TCP, in.joiner.UDP = on.TCP, on.UDP
 }
 
-// flush writes what was joined.
+// flush writes what was joined. Then nothing of the messages is in use.
 func (in *inbound) flush() {
+	in.write()
+	in.rebuilt = in.rebuilt[:0]
+}
+
+func (in *inbound) write() {
 	if pieces := in.joiner.Take(); pieces != nil {
 		_ = in.writer.Write(pieces) // a device that is down or full drops it
 	}
-	in.rebuilt = in.rebuilt[:0]
 }
 
 // message takes what came as one: ESP packets, most of them of one SA, which is
@@ -180,7 +184,7 @@ func (in *inbound) deliver(a *association, b []byte, next, tos uint8) {
 		packet.SetChecksum(b, &h) // a NAT may have changed the addresses (RFC 3948, Section 3.1.2)
 	}
 	if !in.joiner.Add(b) {
-		in.flush()
+		in.write()
 		in.joiner.Add(b)
 	}
 	in.writer = in.writers[int(hash(&h.Flow))%len(in.writers)]

@@ -269,6 +269,19 @@ func TestTransportMode(t *testing.T) {
 		if gotH, got := w.take(); gotH != h || !bytes.Equal(got, want) {
 			t.Errorf("encap %v: %+v, %d octets; want %+v, %d", encap, gotH, len(got), h, len(want))
 		}
+		var several [][]byte
+		for i := range byte(10) {
+			b := flow4(f, 0, bytes.Repeat([]byte{i}, 100))
+			several = append(several, b)
+			w.datagram(w.seal(b[20:], f.Protocol), 0)
+		}
+		_, got := w.take()
+		for i, want := range several {
+			if !bytes.Equal(got, want) {
+				t.Errorf("encap %v: packet %d is %x", encap, i, got)
+			}
+			_, got = w.read(w.into)
+		}
 		fragment := flow4(f, 0, make([]byte, 100))
 		fragment[6] = 0x20
 		w.put(offload.Header{}, fragment)
