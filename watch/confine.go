@@ -77,7 +77,10 @@ func restrictFiles(root, path string, t *conf.Tunnel) (abi int, err error) {
 		landlock.RODirs(read...).IgnoreIfMissing(),
 		landlock.RODirs(libraries...).IgnoreIfMissing(),
 		landlock.ROFiles("/etc/ld.so.cache", "/etc/hosts", "/etc/nsswitch.conf", "/etc/localtime").IgnoreIfMissing(),
-		landlock.RWFiles(os.DevNull, "/dev/net/tun").IgnoreIfMissing(),
+		landlock.RWFiles(os.DevNull),
+		// What the next program needs to do ESP itself.
+		landlock.RWFiles("/dev/net/tun").WithIoctlDev().IgnoreIfMissing(),
+		landlock.ROFiles("/proc/sys/kernel/random/boot_id").IgnoreIfMissing(),
 	)
 	if errors.Is(err, unix.E2BIG) {
 		err = nil // a loop that was restarted many times, and has the rules of each
