@@ -21,12 +21,13 @@ type DataplaneOptions struct {
 	Log    *slog.Logger
 	Change func(command string) // gets each change to this host; may be nil
 	Say    func(remark string)  // gets which data plane it is and why; may be nil
-	IKE    IKEReceiver          // gets the IKE messages that come to the data plane's own sockets
-}
 
-// An IKEReceiver takes an IKE message, which is valid during the call. It does
-// not wait for anybody.
-type IKEReceiver func(local, remote netip.AddrPort, data []byte)
+	// What comes to the data plane's own sockets: IKE messages, and ESP packets of
+	// no SA of its own, which Stray reports whether it could give to anyone. Data
+	// is valid during the call, which waits for nobody.
+	IKE   func(local, remote netip.AddrPort, data []byte)
+	Stray func(local, remote netip.AddrPort, data []byte) bool
+}
 
 // A DataplaneOpener opens the data plane of a tunnel.
 type DataplaneOpener func(DataplaneOptions) (apply.Dataplane, error)
@@ -69,7 +70,7 @@ func lacking(err error) bool {
 
 func openUserspace(o DataplaneOptions) (apply.Dataplane, error) {
 	return userspace.Open(userspace.Options{
-		Dir: o.Dir, Name: o.Tunnel.Name, Mark: steer.Mark, Log: o.Log, IKE: o.IKE,
+		Dir: o.Dir, Name: o.Tunnel.Name, Mark: steer.Mark, Log: o.Log, IKE: o.IKE, Stray: o.Stray,
 		Steering: steer.Open(steer.Options{
 			Device: o.Tunnel.Name, Ports: []uint16{o.Tunnel.Port, o.Tunnel.NATPort}, Log: o.Log, Change: o.Change,
 		}),
@@ -82,7 +83,7 @@ func (p *parts) openDataplane(open DataplaneOpener) error {
 	in := &inward{dir: p.dir, change: p.obs.Change}
 	p.inward = in
 	o := DataplaneOptions{
-		Tunnel: p.tunnel, Kind: p.facts.Dataplane, Dir: p.dir.path, Log: p.log, IKE: in.receive,
+		Tunnel: p.tunnel, Kind: p.facts.Dataplane, Dir: p.dir.path, Log: p.log, IKE: in.receive, Stray: in.stray,
 		Change: func(command string) { in.change(command) },
 	}
 	if o.Kind == "" {

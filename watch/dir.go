@@ -25,6 +25,7 @@ const (
 	fileJournal  = "journal" // what is installed on this host
 	fileControl  = "control.sock"
 	fileHandover = "handover.sock"
+	fileESP      = "esp.sock"
 	fileLog      = "log"
 	dirState     = "state" // a file for each peer: the IKE state with its keys
 	dirSPI       = "spi"   // an empty file for each IKE SPI on our side

@@ -34,31 +34,34 @@ const (
 type espRouter struct {
 	dp   apply.Dataplane
 	dir  *dir
-	out  int // as handover's
 	ours set[apply.SAID]
+	exch *espExchange
 
 	limit  *rate.Limiter
 	mu     sync.Mutex
 	owners map[uint32]string // tunnels, by SPI
 }
 
-func newESPRouter(dp apply.Dataplane, d *dir, out int) *espRouter {
-	return &espRouter{dp: dp, dir: d, out: out, limit: rate.NewLimiter(espLookups, espLookups), owners: map[uint32]string{}}
+func newESPRouter(dp apply.Dataplane, d *dir) (*espRouter, error) {
+	e := &espRouter{dp: dp, dir: d, limit: rate.NewLimiter(espLookups, espLookups), owners: map[uint32]string{}}
+	var err error
+	e.exch, err = newESPExchange(d, dp.ReceiveESP)
+	return e, err
 }
 
 // route reports whether it could give a packet to anyone.
 func (e *espRouter) route(local, remote netip.AddrPort, data []byte) bool {
-	spi := binary.BigEndian.Uint32(data)
-	if e.ours.has(apply.SAID{Dst: local.Addr(), SPI: spi}) {
+	if e.ours.has(apply.SAID{Dst: local.Addr(), SPI: binary.BigEndian.Uint32(data)}) {
 		e.dp.ReceiveESP(local, remote, data)
 		return true
 	}
-	owner := e.owner(spi)
-	if owner == "" {
-		return false
-	}
-	d := ike.Datagram{Local: local, Remote: remote, Data: data}
-	return handTo(e.out, e.dir.root, owner, encodeHandover(kindESP, d)) == nil
+	return e.handOver(local, remote, data)
+}
+
+// handOver gives a packet that is not ours to another tunnel, if it is one's.
+func (e *espRouter) handOver(local, remote netip.AddrPort, data []byte) bool {
+	owner := e.owner(binary.BigEndian.Uint32(data))
+	return owner != "" && e.exch.give(owner, ike.Datagram{Local: local, Remote: remote, Data: data}) == nil
 }
 
 // owner is the other tunnel that has an inbound SA; empty: none, or there were too

@@ -1,7 +1,6 @@
 package watch
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -12,24 +11,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"ipsec-quick/apply"
 	"ipsec-quick/ike"
 )
 
 // handoverDrops counts datagrams for other tunnels that they could not be given.
 type handoverDrops struct{ sent, dropped uint64 }
 
-// The kinds of datagrams that are handed over.
-const (
-	kindIKE     = iota // to the port for IKE
-	kindIKENATT        // to the NAT port
-	kindESP            // ESP in UDP
-)
-
 // handover is the unix datagram socket by which other tunnels hand us what is
 // ours, and one to hand them what is theirs.
 type handover struct {
-	dp   apply.Dataplane
 	conn *net.UnixConn
 	out  int // a descriptor that never blocks
 	in   chan ike.Datagram
@@ -49,12 +39,12 @@ func listenHandover(path string) (*net.UnixConn, error) {
 	return conn, os.Chmod(path, 0o600)
 }
 
-func newHandover(conn *net.UnixConn, dp apply.Dataplane) (*handover, error) {
+func newHandover(conn *net.UnixConn) (*handover, error) {
 	out, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("handover socket: %w", err)
 	}
-	return &handover{dp: dp, conn: conn, out: out, in: make(chan ike.Datagram, datagramQueue), stop: make(chan struct{})}, nil
+	return &handover{conn: conn, out: out, in: make(chan ike.Datagram, datagramQueue), stop: make(chan struct{})}, nil
 }
 
 // start begins to read.
@@ -69,15 +59,10 @@ func (h *handover) start() {
 			if err != nil {
 				continue
 			}
-			kind, d, err := parseHandover(buf[:n])
+			d, err := parseHandover(append([]byte(nil), buf[:n]...))
 			if err != nil {
 				continue // only root can write here; a version of ours that differs
 			}
-			if kind == kindESP {
-				h.dp.ReceiveESP(d.Local, d.Remote, d.Data)
-				continue
-			}
-			d.Data = bytes.Clone(d.Data)
 			select {
 			case h.in <- d:
 			case <-h.stop:
@@ -104,11 +89,7 @@ func (h *handover) close() {
 // handOver gives a datagram to another tunnel. If that one does not keep up, or
 // has died, the datagram is lost; its sender sends it again.
 func (l *loop) handOver(name string, d ike.Datagram) {
-	kind := byte(kindIKE)
-	if d.NATT {
-		kind = kindIKENATT
-	}
-	if err := handTo(l.hand.out, l.dir.root, name, encodeHandover(kind, d)); err != nil {
+	if err := handTo(l.hand.out, newDir(l.dir.root, name), d); err != nil {
 		l.drops.dropped++
 		l.log.Debug("hand over", "to", name, "err", err)
 		return
@@ -116,10 +97,20 @@ func (l *loop) handOver(name string, d ike.Datagram) {
 	l.drops.sent++
 }
 
-// encodeHandover writes: one octet for the kind, the two addresses each after an
+// handTo gives a datagram to a tunnel without waiting for it.
+func handTo(fd int, d *dir, message ike.Datagram) error {
+	to := &unix.SockaddrUnix{Name: d.file(fileHandover)}
+	return unix.Sendto(fd, encodeHandover(message), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, to)
+}
+
+// encodeHandover writes: one octet for NATT, the two addresses each after an
 // octet with its length, the message.
-func encodeHandover(kind byte, d ike.Datagram) []byte {
-	b := []byte{kind}
+func encodeHandover(d ike.Datagram) []byte {
+	natt := byte(0)
+	if d.NATT {
+		natt = 1
+	}
+	b := []byte{natt}
 	for _, a := range []netip.AddrPort{d.Local, d.Remote} {
 		text := a.String()
 		b = append(append(b, byte(len(text))), text...)
@@ -127,27 +118,23 @@ func encodeHandover(kind byte, d ike.Datagram) []byte {
 	return append(b, d.Data...)
 }
 
-// parseHandover reads that; d.Data is a part of b.
-func parseHandover(b []byte) (kind byte, d ike.Datagram, err error) {
-	if len(b) < 1 || b[0] > kindESP {
-		return 0, d, errors.New("handover: no datagram")
+func parseHandover(b []byte) (ike.Datagram, error) {
+	var d ike.Datagram
+	if len(b) < 1 || b[0] > 1 {
+		return d, errors.New("handover: no datagram")
 	}
-	kind, b = b[0], b[1:]
-	d.NATT = kind == kindIKENATT
+	d.NATT, b = b[0] == 1, b[1:]
 	for _, a := range []*netip.AddrPort{&d.Local, &d.Remote} {
 		if len(b) < 1 || len(b) < 1+int(b[0]) {
-			return 0, d, errors.New("handover: cut short")
+			return d, errors.New("handover: cut short")
 		}
 		n := int(b[0])
 		parsed, err := netip.ParseAddrPort(string(b[1 : 1+n]))
 		if err != nil || parsed.Addr().Zone() != "" {
-			return 0, d, errors.New("handover: no address")
+			return d, errors.New("handover: no address")
 		}
 		*a, b = parsed, b[1+n:]
 	}
 	d.Data = b
-	if kind == kindESP && len(b) < espHeaderLen {
-		return 0, d, errors.New("handover: no ESP")
-	}
-	return kind, d, nil
+	return d, nil
 }

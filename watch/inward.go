@@ -2,7 +2,6 @@ package watch
 
 import (
 	"net/netip"
-	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -21,11 +20,12 @@ type inward struct {
 	dir    *dir
 	change func(command string) // changes to this host; in the goroutine that asked for them
 
-	mu sync.Mutex
-	in *inbox // nil: the loop does not read
+	mu  sync.Mutex
+	in  *inbox     // nil: the loop does not read
+	esp *espRouter // nil: there is no loop yet
 }
 
-// receive is an IKEReceiver.
+// receive takes an IKE message.
 func (w *inward) receive(local, remote netip.AddrPort, data []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -39,7 +39,16 @@ func (w *inward) receive(local, remote netip.AddrPort, data []byte) {
 		return // lost, as on the way; the peer sends it again
 	}
 	defer unix.Close(fd)
-	_ = handTo(fd, w.dir.root, w.dir.name, encodeHandover(kindIKENATT, d))
+	_ = handTo(fd, w.dir, d)
+}
+
+// stray takes an ESP packet. Two tunnels between the same two hosts have sockets
+// with the same addresses, and the kernel gives one of them all that comes.
+func (w *inward) stray(local, remote netip.AddrPort, data []byte) bool {
+	w.mu.Lock()
+	esp := w.esp
+	w.mu.Unlock()
+	return esp != nil && esp.handOver(local, remote, data)
 }
 
 // to makes a loop's readers' inbox the one; nil: none.
@@ -49,8 +58,9 @@ func (w *inward) to(in *inbox) {
 	w.in = in
 }
 
-// handTo gives a message to a tunnel's handover socket, without waiting for it.
-func handTo(fd int, root, name string, message []byte) error {
-	to := &unix.SockaddrUnix{Name: filepath.Join(root, name, fileHandover)}
-	return unix.Sendto(fd, message, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, to)
+// routes makes a loop's router the one that other tunnels' packets go by.
+func (w *inward) routes(esp *espRouter) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.esp = esp
 }

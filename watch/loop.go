@@ -323,6 +323,9 @@ func (l *loop) release() {
 	close(l.in.stop)
 	l.control.finish()
 	l.hand.close()
+	if l.in.esp != nil {
+		l.in.esp.exch.close()
+	}
 	l.sockets.close()
 	l.clock.close()
 	l.in.done.Wait()

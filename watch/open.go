@@ -70,11 +70,14 @@ func open(p parts, leftovers bool) (*loop, error) {
 	}
 	p.inward.change = l.changed
 	var err error
-	if l.hand, err = newHandover(p.handover, p.dp); err != nil {
+	if l.hand, err = newHandover(p.handover); err != nil {
 		return nil, err
 	}
 	if inUserspace(p.dp) {
-		l.in.esp = newESPRouter(p.dp, p.dir, l.hand.out)
+		if l.in.esp, err = newESPRouter(p.dp, p.dir); err != nil {
+			return nil, err
+		}
+		p.inward.routes(l.in.esp)
 	}
 	if l.journal, err = apply.OpenJournal(p.dir.file(fileJournal), p.dp, changes(p.dp, l.changed)); err != nil {
 		return nil, err
