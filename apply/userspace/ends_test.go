@@ -75,13 +75,14 @@ func twoEnds(t testing.TB) (one, two *end) {
 	return one, two
 }
 
-// open opens a plane, which is closed when the test ends.
-func (e *end) open() {
+// open opens a plane, which is closed when the test ends. It takes descriptors that
+// one before it bequeathed.
+func (e *end) open(inherited ...int) {
 	e.t.Helper()
 	e.do(func() {
 		var err error
 		e.plane, err = Open(Options{
-			Dir: e.dir, Name: "iq0", Steering: e, Log: slog.New(slog.NewTextHandler(&e.log, nil)),
+			Dir: e.dir, Name: "iq0", Steering: e, Log: slog.New(slog.NewTextHandler(&e.log, nil)), Inherited: inherited,
 			IKE: func(local, remote netip.AddrPort, data []byte) {
 				e.ike <- fmt.Sprintf("%v %v %s", local, remote, data)
 			},

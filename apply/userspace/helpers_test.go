@@ -74,6 +74,10 @@ func (b *bench) detach(a *association) { delete(b.paths, a) }
 
 func (b *bench) receive(_, _ netip.AddrPort, _ []byte) { _ = b.note("receive") }
 
+func (b *bench) bequeath() ([]int, error) { return nil, b.note("bequeath") }
+
+func (b *bench) resume() { _ = b.note("resume") }
+
 func (b *bench) close() { _ = b.note("close"); b.running = false }
 
 func (b *bench) Sync(policies []apply.Policy) error {

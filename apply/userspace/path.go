@@ -89,7 +89,9 @@ func (w *workers) open(name pathName) (*path, error) {
 	o := outer.Options{Mark: w.p.o.Mark, Offloads: w.outer}
 	var conn *outer.Conn
 	var err error
-	if name.udp {
+	if conn = w.inherited[name]; conn != nil {
+		delete(w.inherited, name)
+	} else if name.udp {
 		conn, err = outer.DialUDP(name.local, name.remote, o)
 	} else {
 		conn, err = outer.DialESP(name.local.Addr(), name.remote.Addr(), o)

@@ -206,6 +206,42 @@ func TestPlaneIsOpenedAgainUnderTraffic(t *testing.T) {
 	transfer(one, two, inner4(1), inner4(2), 1<<20)
 }
 
+// A program in the place of this one goes on with its descriptors: nothing is lost,
+// nor if there is no such program in the end.
+func TestBequeathLosesNothing(t *testing.T) {
+	for _, k := range []tunnelKind{gcm, {encryption: apply.AESGCM16, keyLen: 20, raw: true, ipv6: true}} {
+		t.Run(k.String(), func(t *testing.T) { bequeathLosesNothing(t, k) })
+	}
+}
+
+func bequeathLosesNothing(t *testing.T, k tunnelKind) {
+	one, two := twoEnds(t)
+	connect(one, two, k)
+	sent, arrived := counted(one, two, time.Millisecond, func() {
+		for _, e := range []*end{one, two, one, two} {
+			time.Sleep(100 * time.Millisecond)
+			fds, err := e.plane.Bequeath()
+			must(t, err)
+			must(t, e.plane.Close())
+			e.open(fds...)
+		}
+		for _, e := range []*end{one, two} {
+			time.Sleep(100 * time.Millisecond)
+			fds, err := e.plane.Bequeath()
+			must(t, err)
+			for _, fd := range fds {
+				must(t, unix.Close(fd))
+			}
+			e.plane.Resume()
+		}
+		time.Sleep(100 * time.Millisecond)
+	})
+	if arrived != sent {
+		t.Errorf("%d of %d datagrams arrived", arrived, sent)
+	}
+	disconnect(one, two, k)
+}
+
 // The path gets narrower during a connection; senders are told.
 func TestPathMTU(t *testing.T) {
 	one, two := twoEnds(t)

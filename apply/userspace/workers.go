@@ -53,7 +53,8 @@ type workers struct {
 	mtu       int
 	join      atomic.Pointer[tun.Offloads] // what the device takes
 
-	paths map[pathName]*path
+	paths     map[pathName]*path
+	inherited map[pathName]*outer.Conn // sockets of a program before us
 
 	stopping          atomic.Bool // the outbound workers
 	stopped, silenced *quit       // those of the TUN device, of the sockets
@@ -77,9 +78,7 @@ func newWorkers(p *Plane) (carrier, error) {
 		w.close()
 		return nil, err
 	}
-	for _, l := range w.listeners {
-		w.hearing.Go(l.run)
-	}
+	w.hear()
 	return w, nil
 }
 
@@ -93,12 +92,16 @@ func (w *workers) prepare(n int) error {
 	if w.silenced, err = newQuit(); err != nil {
 		return err
 	}
-	for range n {
+	w.queues = make([]*tun.Queue, 0, n)
+	w.inherit(w.p.o.Inherited)
+	for len(w.queues) < n {
 		q, err := tun.OpenQueue()
 		if err != nil {
 			return err
 		}
 		w.queues = append(w.queues, q)
+	}
+	for _, q := range w.queues {
 		w.outbound = append(w.outbound, newOutbound(w, q))
 	}
 	for range n {
@@ -130,6 +133,7 @@ func (w *workers) chooseOffloads(off string) {
 
 // start is the carrier's.
 func (w *workers) start() error {
+	w.disinherit()
 	if w.device != nil {
 		return nil
 	}
@@ -145,10 +149,31 @@ func (w *workers) start() error {
 	if err := w.fitMTU(); err != nil {
 		return err
 	}
+	w.send()
+	return nil
+}
+
+// send begins to send.
+func (w *workers) send() {
 	for _, o := range w.outbound {
 		w.sending.Go(o.run)
 	}
-	return nil
+}
+
+// hear begins to receive.
+func (w *workers) hear() {
+	for _, l := range w.listeners {
+		w.hearing.Go(l.run)
+	}
+}
+
+// endHearing ends the inbound workers.
+func (w *workers) endHearing() {
+	if w.silenced != nil {
+		w.silenced.give()
+		w.hearing.Wait()
+		w.silenced.take()
+	}
 }
 
 // stop is the carrier's.
@@ -173,10 +198,8 @@ func (w *workers) endSending() {
 // close is the carrier's.
 func (w *workers) close() {
 	w.endSending()
-	if w.silenced != nil {
-		w.silenced.give()
-		w.hearing.Wait()
-	}
+	w.endHearing()
+	w.disinherit()
 	for _, a := range w.p.sas {
 		w.detach(a)
 	}

@@ -75,6 +75,31 @@ func dial(local, remote netip.AddrPort, kind, protocol int, o Options) (*Conn, e
 	return c, nil
 }
 
+// Inherit makes a Conn of a socket that a program before this one in the same
+// process had.
+func Inherit(fd int, o Options) (*Conn, error) {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return nil, os.NewSyscallError("SO_TYPE", err)
+	}
+	local, lerr := unix.Getsockname(fd)
+	remote, rerr := unix.Getpeername(fd)
+	if err := errors.Join(lerr, rerr); err != nil {
+		return nil, fmt.Errorf("an inherited socket: %w", err)
+	}
+	c := &Conn{Local: addrPort(local), Remote: addrPort(remote), fd: fd, raw: kind == unix.SOCK_RAW}
+	c.ipv6 = c.Remote.Addr().Is6()
+	if c.raw {
+		c.Local, c.Remote = netip.AddrPortFrom(c.Local.Addr(), 0), netip.AddrPortFrom(c.Remote.Addr(), 0)
+		o.Offloads = Offloads{}
+	}
+	if err := c.setOptions(o); err != nil {
+		return nil, err
+	}
+	c.enable(o.Offloads)
+	return c, nil
+}
+
 func (c *Conn) prepare(o Options) error {
 	if err := c.setOptions(o); err != nil {
 		return err
@@ -82,7 +107,11 @@ func (c *Conn) prepare(o Options) error {
 	if err := unix.Bind(c.fd, sockaddr(c.Local)); err != nil {
 		return os.NewSyscallError("bind", err)
 	}
-	if err := unix.Connect(c.fd, sockaddr(c.Remote)); err != nil {
+	remote := c.Remote
+	if c.raw { // without a port getpeername says that it is not connected
+		remote = netip.AddrPortFrom(remote.Addr(), unix.IPPROTO_ESP)
+	}
+	if err := unix.Connect(c.fd, sockaddr(remote)); err != nil {
 		return os.NewSyscallError("connect", err)
 	}
 	c.enable(o.Offloads)
@@ -145,6 +174,19 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	}
 	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
+
+func addrPort(a unix.Sockaddr) netip.AddrPort {
+	switch a := a.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// UDP reports whether it is ESP in UDP.
+func (c *Conn) UDP() bool { return !c.raw }
 
 // FD is the descriptor, to wait for.
 func (c *Conn) FD() int { return c.fd }

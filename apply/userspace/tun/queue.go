@@ -15,7 +15,10 @@ const maxPieces = 128
 
 // A Queue is one descriptor of the device. It does not block: unix.EAGAIN says
 // that there is nothing to read.
-type Queue struct{ fd int }
+type Queue struct {
+	fd       int
+	attached bool // by a program before us
+}
 
 // OpenQueue opens a descriptor that Attach gives to a device; again after the
 // device was removed. So a process needs no right to open files by then.
@@ -27,7 +30,21 @@ func OpenQueue() (*Queue, error) {
 	return &Queue{fd: fd}, nil
 }
 
+// Inherit makes a queue of a descriptor that a program before this one in the
+// same process had for a device; nil: it is none of that device.
+func Inherit(fd int, name string) *Queue {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil || unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr) != nil || ifr.Name() != name {
+		return nil
+	}
+	return &Queue{fd: fd, attached: true}
+}
+
 func (q *Queue) attach(name string) error {
+	if q.attached {
+		q.attached = false // if the device is removed it is as a new one
+		return nil
+	}
 	ifr, err := unix.NewIfreq(name)
 	if err != nil {
 		return err
