@@ -6,7 +6,7 @@ import (
 	"os"
 	"time"
 
-	"ipsec-quick/apply"
+	"ipsec-quick/apply/userspace"
 	"ipsec-quick/conf"
 )
 
@@ -65,15 +65,14 @@ func lastKnown(d *dir, pid int, open DataplaneOpener) (*Status, error) {
 	if open == nil {
 		open = OpenDataplane
 	}
-	var dp apply.Dataplane // without it there are no counters
-	if f.Dataplane == conf.DataplaneKernel {
-		if dp, err = open(DataplaneOptions{Tunnel: t, Kind: f.Dataplane, Dir: d.path}); err != nil {
-			dp = nil
-		} else {
-			defer dp.Close()
-		}
+	var sas counters // without them nothing is counted
+	if f.Dataplane == conf.DataplaneUserspace {
+		sas = userspace.Reader{Dir: d.path} // to open it would be to go on with the tunnel
+	} else if dp, err := open(DataplaneOptions{Tunnel: t, Kind: f.Dataplane, Dir: d.path}); err == nil {
+		defer dp.Close()
+		sas = dp
 	}
-	s := describe(t, core, dp, bootTime())
+	s := describe(t, core, sas, bootTime())
 	s.Dataplane, s.WatchPID = f.Dataplane, pid
 	return s, nil
 }

@@ -132,9 +132,15 @@ func (l *loop) status() *Status {
 	return s
 }
 
+// counters are what a status wants to know of a data plane.
+type counters interface {
+	Name() string
+	Query(apply.SAID) (apply.Usage, error)
+}
+
 // describe is what the core and the data plane say; dp may be nil, now is on the
 // loop's clock.
-func describe(t *conf.Tunnel, core endpoint, dp apply.Dataplane, now time.Time) *Status {
+func describe(t *conf.Tunnel, core endpoint, dp counters, now time.Time) *Status {
 	st := core.Stats()
 	s := &Status{Tunnel: t.Name, Peers: []PeerStatus{}, Dropped: Dropped{
 		Malformed: st.Malformed, UnknownSPI: st.UnknownSPI, Integrity: st.BadIntegrity,
@@ -149,7 +155,7 @@ func describe(t *conf.Tunnel, core endpoint, dp apply.Dataplane, now time.Time) 
 	return s
 }
 
-func describePeer(p ike.PeerStatus, dp apply.Dataplane, now time.Time) PeerStatus {
+func describePeer(p ike.PeerStatus, dp counters, now time.Time) PeerStatus {
 	out := PeerStatus{
 		Name: p.Name, State: p.State, NAT: p.NAT, LastError: p.LastError,
 		IKE:      IKEStatus{Proposal: p.Proposal, Established: rfc3339(wallTime(p.Established)), RekeyAt: rfc3339(wallTime(p.RekeyAt))},
@@ -172,7 +178,7 @@ func describePeer(p ike.PeerStatus, dp apply.Dataplane, now time.Time) PeerStatu
 	return out
 }
 
-func describeChild(c ike.ChildStatus, dp apply.Dataplane, now time.Time) ChildStatus {
+func describeChild(c ike.ChildStatus, dp counters, now time.Time) ChildStatus {
 	sa := &c.Child
 	var in, out apply.Usage
 	if dp != nil {

@@ -32,10 +32,6 @@ type Options struct {
 	Steering Steering
 	Log      *slog.Logger
 
-	// Inherited are descriptors that a program before this one in the same process
-	// got by Bequeath. They are the plane's, also if Open fails.
-	Inherited []int
-
 	// IKE gets the IKE messages that come to the sockets of ESP in UDP, without
 	// the non-ESP marker (RFC 3948, Section 2.2). data is valid during the call,
 	// which must not wait for anybody.
@@ -69,10 +65,6 @@ type carrier interface {
 	detach(*association)
 	// receive takes an ESP packet that came to an IKE socket.
 	receive(local, remote netip.AddrPort, data []byte)
-	// bequeath stops moving packets, and returns duplicates of the descriptors that
-	// they come by; resume goes on.
-	bequeath() ([]int, error)
-	resume()
 	// close ends the workers. The TUN device stays, and drops what comes to it.
 	close()
 }
@@ -133,8 +125,11 @@ func open(o Options, newCarrier func(*Plane) (carrier, error)) (*Plane, error) {
 	return p, nil
 }
 
+// name of the data plane.
+const name = "userspace"
+
 // Name is "userspace".
-func (p *Plane) Name() string { return "userspace" }
+func (p *Plane) Name() string { return name }
 
 // Events of all SAs and policies of the tunnel.
 func (p *Plane) Events() <-chan apply.Event { return p.events.out }
@@ -200,17 +195,21 @@ const (
 func (p *Plane) change(do func() error) error {
 	giveUp := time.Now().Add(ownTimeout)
 	for {
-		p.mu.Lock()
-		err := p.own()
-		if err == nil {
-			err = do()
-		}
-		p.mu.Unlock()
+		err := p.tryChange(do)
 		if !errors.Is(err, errStandby) || time.Now().After(giveUp) {
 			return err
 		}
 		time.Sleep(ownPause)
 	}
+}
+
+func (p *Plane) tryChange(do func() error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.own(); err != nil {
+		return err
+	}
+	return do()
 }
 
 // own takes the plane if nobody has it, and goes on with what is installed. The

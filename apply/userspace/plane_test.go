@@ -180,6 +180,10 @@ func TestStandby(t *testing.T) {
 	if len(b.log) > 0 {
 		t.Errorf("the second one has begun: %v", b.log)
 	}
+	reader := Reader{dir}
+	if u, err := reader.Query(outSA(0xc0000001).ID()); err != nil || u.Packets != 5 || reader.Name() != second.Name() {
+		t.Errorf("%+v, %v", u, err)
+	}
 	time.AfterFunc(100*time.Millisecond, func() { must(t, first.Close()) })
 	must(t, second.InstallSA(inSA(0xc0000002))) // it waits
 	if !b.running || len(b.steered) != 1 || len(b.paths) != 2 {

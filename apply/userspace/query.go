@@ -2,6 +2,7 @@ package userspace
 
 import (
 	"errors"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -14,14 +15,7 @@ func (p *Plane) Query(id apply.SAID) (apply.Usage, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.own(); errors.Is(err, errStandby) {
-		list, err := p.others(func(s apply.Installed) bool { return s.SAID == id })
-		if err == nil && len(list) == 0 {
-			err = failed("read", id, apply.ErrAbsent)
-		}
-		if err != nil {
-			return apply.Usage{}, err
-		}
-		return list[0].Usage, nil
+		return Reader{p.o.Dir}.Query(id)
 	} else if err != nil {
 		return apply.Usage{}, err
 	}
@@ -38,7 +32,7 @@ func (p *Plane) List(reqIDs []uint32) ([]apply.Installed, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.own(); errors.Is(err, errStandby) {
-		return p.others(wanted)
+		return Reader{p.o.Dir}.list(wanted)
 	} else if err != nil {
 		return nil, err
 	}
@@ -52,9 +46,30 @@ func (p *Plane) List(reqIDs []uint32) ([]apply.Installed, error) {
 	return list, nil
 }
 
-// others is what the process that has the plane has installed.
-func (p *Plane) others(wanted func(apply.Installed) bool) ([]apply.Installed, error) {
-	slots, err := p.sad.peek()
+// A Reader reads what is installed, whoever has the plane, and changes nothing.
+type Reader struct {
+	Dir string // the tunnel's run directory
+}
+
+// Name is "userspace".
+func (Reader) Name() string { return name }
+
+// Query is as apply.Dataplane's.
+func (r Reader) Query(id apply.SAID) (apply.Usage, error) {
+	list, err := r.list(func(s apply.Installed) bool { return s.SAID == id })
+	if err == nil && len(list) == 0 {
+		err = failed("read", id, apply.ErrAbsent)
+	}
+	if err != nil {
+		return apply.Usage{}, err
+	}
+	return list[0].Usage, nil
+}
+
+// list is what is installed and wanted.
+func (r Reader) list(wanted func(apply.Installed) bool) ([]apply.Installed, error) {
+	sad := table[saRecord]{path: filepath.Join(r.Dir, fileSAD)}
+	slots, err := sad.peek()
 	if err != nil {
 		return nil, err
 	}
