@@ -3,6 +3,7 @@ package watch
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 
@@ -19,6 +20,11 @@ type DataplaneOptions struct {
 	Kind   string // as Tunnel.Dataplane; of a tunnel that is up, the one that it has
 	Dir    string // the tunnel's run directory
 	Log    *slog.Logger
+
+	// Inherited are descriptors that a program before this one in the same process
+	// had for this data plane, which takes them.
+	Inherited []int
+
 	Change func(command string) // gets each change to this host; may be nil
 	Say    func(remark string)  // gets which data plane it is and why; may be nil
 
@@ -41,7 +47,7 @@ func OpenDataplane(o DataplaneOptions) (apply.Dataplane, error) {
 			*f = func(string) {}
 		}
 	}
-	why := "the tunnel file asks for it"
+	lacks := errors.New("the tunnel file asks for it")
 	if o.Kind != conf.DataplaneUserspace {
 		kernel, err := xfrm.New(needs(o.Tunnel)...)
 		switch {
@@ -51,13 +57,16 @@ func OpenDataplane(o DataplaneOptions) (apply.Dataplane, error) {
 		case o.Kind != conf.DataplaneAuto || !lacking(err):
 			return nil, err
 		}
-		why = err.Error()
+		lacks = err
 	}
 	plane, err := openUserspace(o)
-	if err != nil {
-		return nil, fmt.Errorf("ESP in user space (%s): %w", why, err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("ESP in user space (%w): %w: `modprobe tun`; a container has to be given the device", lacks, err)
+	case err != nil:
+		return nil, fmt.Errorf("ESP in user space (%w): %w", lacks, err)
 	}
-	o.Say("# data plane: in user space, in this process: " + why)
+	o.Say("# data plane: in user space, in this process: " + lacks.Error())
 	return plane, nil
 }
 
@@ -70,7 +79,7 @@ func lacking(err error) bool {
 
 func openUserspace(o DataplaneOptions) (apply.Dataplane, error) {
 	return userspace.Open(userspace.Options{
-		Dir: o.Dir, Name: o.Tunnel.Name, Mark: steer.Mark, Log: o.Log, IKE: o.IKE, Stray: o.Stray,
+		Dir: o.Dir, Name: o.Tunnel.Name, Mark: steer.Mark, Log: o.Log, IKE: o.IKE, Stray: o.Stray, Inherited: o.Inherited,
 		Steering: steer.Open(steer.Options{
 			Device: o.Tunnel.Name, Ports: []uint16{o.Tunnel.Port, o.Tunnel.NATPort}, Log: o.Log, Change: o.Change,
 		}),
@@ -84,8 +93,9 @@ func (p *parts) openDataplane(open DataplaneOpener) error {
 	p.inward = in
 	o := DataplaneOptions{
 		Tunnel: p.tunnel, Kind: p.facts.Dataplane, Dir: p.dir.path, Log: p.log, IKE: in.receive, Stray: in.stray,
-		Change: func(command string) { in.change(command) },
+		Change: func(command string) { in.change(command) }, Inherited: p.inherited,
 	}
+	p.inherited = nil
 	if o.Kind == "" {
 		o.Kind, o.Say = p.tunnel.Dataplane, p.obs.Change
 	}

@@ -25,6 +25,7 @@ type inheritance struct {
 	Control    int            `json:"control"`
 	Handover   int            `json:"handover"`
 	UDP        [slotCount]int `json:"udp"`
+	ESP        []int          `json:"esp"` // of the data plane
 }
 
 // all are its descriptors.
@@ -32,6 +33,9 @@ func (h *inheritance) all() []*int {
 	list := []*int{&h.Signal, &h.Lock, &h.Control, &h.Handover}
 	for i := range h.UDP {
 		list = append(list, &h.UDP[i])
+	}
+	for i := range h.ESP {
+		list = append(list, &h.ESP[i])
 	}
 	return list
 }
@@ -118,6 +122,7 @@ func (h *inheritance) take(root, name string) (p parts, err error) {
 			unix.CloseOnExec(*fd)
 		}
 	}
+	p.inherited, h.ESP = h.ESP, nil
 	p.dir = newDir(root, name)
 	p.dir.lock, h.Lock = os.NewFile(uintptr(h.Lock), fileLock), -1
 	if p.facts, err = p.dir.facts(); err != nil {

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net"
 
+	"golang.org/x/sys/unix"
+
 	"ipsec-quick/apply"
 	"ipsec-quick/conf"
 	"ipsec-quick/ike"
@@ -14,11 +16,15 @@ import (
 // parts are what a loop is made of. Whoever makes a loop owns them until open
 // has succeeded.
 type parts struct {
-	tunnel   *conf.Tunnel
-	dir      *dir
-	facts    *facts
-	dp       apply.Dataplane
-	inward   *inward // what comes to the data plane's sockets
+	tunnel *conf.Tunnel
+	dir    *dir
+	facts  *facts
+	dp     apply.Dataplane
+	inward *inward // what it tells besides its events
+
+	// inherited are the descriptors of a data plane of a program before us.
+	inherited []int
+
 	sockets  *sockets
 	listener *net.UnixListener
 	handover *net.UnixConn
@@ -53,6 +59,10 @@ func (p *parts) drop() {
 	if p.dp != nil {
 		_ = p.dp.Close()
 	}
+	for _, fd := range p.inherited {
+		_ = unix.Close(fd)
+	}
+	p.inherited = nil
 }
 
 // open makes a loop and starts it: the guards are in place, the core has begun.

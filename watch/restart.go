@@ -136,6 +136,13 @@ func (l *loop) become(program string) error {
 	return err
 }
 
+// A bequeather is a data plane of this process: Bequeath stops it and returns
+// descriptors for the next program, Resume makes it go on.
+type bequeather interface {
+	Bequeath() ([]int, error)
+	Resume()
+}
+
 func (l *loop) exec(program string) error {
 	h, err := bequeath(l.dir, l.sockets, l.control.listener, l.hand.conn)
 	if err != nil {
@@ -143,6 +150,12 @@ func (l *loop) exec(program string) error {
 	}
 	defer h.close()
 	h.Background = l.background
+	if dp, ok := l.dp.(bequeather); ok {
+		if h.ESP, err = dp.Bequeath(); err != nil {
+			return err
+		}
+		defer dp.Resume()
+	}
 	variable, err := h.variable()
 	if err != nil {
 		return err

@@ -32,6 +32,10 @@ type Options struct {
 	Steering Steering
 	Log      *slog.Logger
 
+	// Inherited are descriptors that a program before this one in the same process
+	// got by Bequeath. They are the plane's, also if Open fails.
+	Inherited []int
+
 	// IKE gets the IKE messages that come to the sockets of ESP in UDP, without
 	// the non-ESP marker (RFC 3948, Section 2.2). data is valid during the call,
 	// which must not wait for anybody.
@@ -65,6 +69,10 @@ type carrier interface {
 	detach(*association)
 	// receive takes an ESP packet that came to an IKE socket.
 	receive(local, remote netip.AddrPort, data []byte)
+	// bequeath stops moving packets, and returns duplicates of the descriptors that
+	// they come by; resume goes on.
+	bequeath() ([]int, error)
+	resume()
 	// close ends the workers. The TUN device stays, and drops what comes to it.
 	close()
 }
