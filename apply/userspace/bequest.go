@@ -40,7 +40,7 @@ func (w *workers) bequeath() ([]int, error) {
 	w.endHearing()
 	var all []int
 	if w.device != nil {
-		for _, q := range w.queues {
+		for _, q := range w.queues[:w.active.Load()] {
 			all = append(all, q.FD())
 		}
 	}

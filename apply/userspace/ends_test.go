@@ -160,6 +160,7 @@ type tunnelKind struct {
 	keyLen, macLen        int
 	mode                  apply.Mode
 	ipv6, raw, esn        bool
+	window                uint32
 }
 
 func (k tunnelKind) String() string {
@@ -172,7 +173,7 @@ func (k tunnelKind) String() string {
 	return s
 }
 
-var gcm = tunnelKind{encryption: apply.AESGCM16, keyLen: 20, esn: true}
+var gcm = tunnelKind{encryption: apply.AESGCM16, keyLen: 20, esn: true, window: 1024}
 
 // sa is the SA of one direction as an end has it.
 func (e *end) sa(k tunnelKind, from int, spi uint32) apply.SA {
@@ -181,7 +182,7 @@ func (e *end) sa(k tunnelKind, from int, spi uint32) apply.SA {
 		addr = outer6
 	}
 	sa := apply.SA{
-		SPI: spi, ReqID: 1, Mode: k.mode, Src: addr(from), Dst: addr(3 - from), ESN: k.esn, ReplayWindow: 1024,
+		SPI: spi, ReqID: 1, Mode: k.mode, Src: addr(from), Dst: addr(3 - from), ESN: k.esn, ReplayWindow: k.window,
 		Direction:  apply.In,
 		Encryption: apply.Algorithm{Name: k.encryption, Key: bytes.Repeat([]byte{byte(spi)}, k.keyLen)},
 		Encap:      &apply.Encap{SrcPort: 4500, DstPort: 4500},

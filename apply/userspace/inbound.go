@@ -187,7 +187,8 @@ func (in *inbound) deliver(a *association, b []byte, next, tos uint8) {
 		in.write()
 		in.joiner.Add(b)
 	}
-	in.writer = in.writers[int(hash(&h.Flow))%len(in.writers)]
+	// The queue that a flow is written to is the one its answers come from.
+	in.writer = in.writers[hash(&h.Flow)%uint32(in.w.active.Load())]
 }
 
 // permits reports whether a packet may come out of an SA, by what it remembers of

@@ -42,6 +42,7 @@ type outbound struct {
 	scratch  esp.Scratch
 	batch    *outer.Batch
 	path     *path // where the batch goes, held; nil: there is none
+	turn     bool  // path.turn is locked
 
 	toTUN    *tun.Writer // ICMP errors
 	answer   []byte
@@ -94,10 +95,19 @@ func (o *outbound) rest() {
 	}
 }
 
-// send sends the batch. It waits for the socket, while the TUN device's queue
-// fills up and drops.
+// send sends the batch and ends the turn.
 func (o *outbound) send() {
+	o.flush()
 	o.clock = 0
+	if o.turn {
+		o.path.turn.Unlock()
+		o.turn = false
+	}
+}
+
+// flush sends the batch. It waits for the socket, while the TUN device's queue
+// fills up and drops.
+func (o *outbound) flush() {
 	for !o.batch.Empty() {
 		if err := o.path.conn.Send(o.batch); !errors.Is(err, unix.EAGAIN) {
 			continue // what could not be sent is lost, as on any link
@@ -107,6 +117,14 @@ func (o *outbound) send() {
 		if o.waitSocket[0].Revents == 0 {
 			o.batch.Reset()
 		}
+	}
+}
+
+// beginTurn comes before sequence numbers are taken.
+func (o *outbound) beginTurn() {
+	if !o.turn {
+		o.path.turn.Lock()
+		o.turn = true
 	}
 }
 
@@ -201,6 +219,7 @@ func (o *outbound) carry(a *association, h *packet.Header, b []byte) {
 		o.tooLong(a, h, b, most+skip)
 		return
 	}
+	o.beginTurn()
 	first, n := a.reserve(o.splitter.Len(), uint64(each-skip), uint64(last-skip), o.now())
 	for i := range n {
 		o.seal(a, first+uint64(i), o.splitter.Next()[skip:], next, h.TOS)
@@ -211,7 +230,7 @@ func (o *outbound) carry(a *association, h *packet.Header, b []byte) {
 // trailer.
 func (o *outbound) seal(a *association, seq uint64, payload []byte, next, tos uint8) {
 	if !o.batch.Fits(1, a.transform.Len(len(payload))) {
-		o.send()
+		o.flush()
 	}
 	sealed := a.transform.Seal(&o.scratch, o.batch.Next(), a.spi, seq, payload, next)
 	o.batch.Add(len(sealed), tos)
@@ -245,6 +264,7 @@ func (o *outbound) inFragments(a *association, mtu int) {
 		for offset := 0; offset >= 0; {
 			var f []byte
 			f, offset = packet.AppendFragment(o.fragment, b, &h, offset, mtu)
+			o.beginTurn()
 			size := uint64(len(f))
 			first, n := a.reserve(1, size, size, o.now())
 			if n == 0 {

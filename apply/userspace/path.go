@@ -3,6 +3,7 @@ package userspace
 import (
 	"errors"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 
 	"ipsec-quick/apply"
@@ -16,6 +17,11 @@ type path struct {
 	listener *listener
 	users    int          // SAs, under Plane.mu
 	holds    atomic.Int32 // the users together, and workers that use the socket
+
+	// turn is a worker's from its first sequence number of a batch until the batch
+	// is sent. So sequence numbers leave in order: a peer's replay window may be
+	// smaller than one super-packet.
+	turn sync.Mutex
 }
 
 // pathName tells paths apart. Without UDP ports are 0.
@@ -105,7 +111,7 @@ func (w *workers) open(name pathName) (*path, error) {
 		return nil, errors.Join(err, conn.Close())
 	}
 	w.paths[name] = pa
-	return pa, nil
+	return pa, w.grow()
 }
 
 // leave takes an SA from a path, which closes with the last one.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -113,8 +114,8 @@ func counted(from, to *end, every time.Duration, while func()) (sent, arrived in
 
 func TestTraffic(t *testing.T) {
 	one, two := twoEnds(t)
-	cbc := tunnelKind{encryption: apply.AESCBC, keyLen: 32, integrity: apply.HMACSHA256, macLen: 32}
-	chacha := tunnelKind{encryption: apply.ChaCha20Poly1305, keyLen: 36, esn: true}
+	cbc := tunnelKind{encryption: apply.AESCBC, keyLen: 32, integrity: apply.HMACSHA256, macLen: 32, window: 128}
+	chacha := tunnelKind{encryption: apply.ChaCha20Poly1305, keyLen: 36, esn: true, window: 4096}
 	kinds := []tunnelKind{gcm, chacha, cbc}
 	for _, change := range []func(*tunnelKind){
 		func(k *tunnelKind) { k.ipv6 = true },
@@ -209,7 +210,7 @@ func TestPlaneIsOpenedAgainUnderTraffic(t *testing.T) {
 // A program in the place of this one goes on with its descriptors: nothing is lost,
 // nor if there is no such program in the end.
 func TestBequeathLosesNothing(t *testing.T) {
-	for _, k := range []tunnelKind{gcm, {encryption: apply.AESGCM16, keyLen: 20, raw: true, ipv6: true}} {
+	for _, k := range []tunnelKind{gcm, {encryption: apply.AESGCM16, keyLen: 20, window: 64, raw: true, ipv6: true}} {
 		t.Run(k.String(), func(t *testing.T) { bequeathLosesNothing(t, k) })
 	}
 }
@@ -295,5 +296,39 @@ func TestIKEFromThePeer(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Error("no IKE message")
+	}
+}
+
+// With more paths there are more queues, and sequence numbers leave in order
+// nevertheless: the peers' windows are the smallest that there are.
+func TestQueuesGrow(t *testing.T) {
+	one, two := twoEnds(t)
+	k := gcm
+	k.window = 32
+	connect(one, two, k)
+	for _, e := range []*end{one, two} {
+		e.do(func() { // another path, which no policy uses
+			for from := 1; from <= 2; from++ {
+				sa := e.sa(k, from, spiFrom(from, 9))
+				sa.Encap = &apply.Encap{SrcPort: 4501, DstPort: 4501}
+				must(t, e.plane.InstallSA(sa))
+			}
+		})
+		w := e.plane.carrier.(*workers)
+		if n := int(w.active.Load()); n != min(2, len(w.queues)) {
+			t.Errorf("%d queues for two paths", n)
+		}
+	}
+	var flows sync.WaitGroup
+	for range 4 {
+		flows.Go(func() { transfer(one, two, inner4(1), inner4(2), 4<<20) })
+	}
+	flows.Wait()
+	for _, e := range []*end{one, two} {
+		u, err := e.plane.Query(e.sa(k, 3-e.n, spiFrom(3-e.n, 0)).ID())
+		must(t, err)
+		if u.Drops != (apply.Drops{}) {
+			t.Errorf("dropped %+v", u.Drops)
+		}
 	}
 }

@@ -87,6 +87,7 @@ func newWire(t testing.TB, change func(*apply.SA)) *wire {
 // workers are those of a plane, with nothing that runs.
 func (w *wire) workers(p *Plane) *workers {
 	ws := &workers{p: p, paths: map[pathName]*path{}, outer: outer.Offloads{Segment: true, Join: true}}
+	ws.active.Store(1)
 	ws.join.Store(&tun.Offloads{TCP: true, UDP: true})
 	var err error
 	ws.silenced, err = newQuit()

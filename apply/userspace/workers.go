@@ -23,9 +23,7 @@ import (
 func Open(o Options) (*Plane, error) { return open(o, newWorkers) }
 
 const (
-	// maxQueues of a TUN device: beyond that one SA's sequence numbers, which
-	// all queues take in turn, are what is waited for.
-	maxQueues = 8
+	maxQueues = 8 // of the TUN device
 
 	// leastMTU is what IPv6 needs (RFC 8200, Section 5), and what the TUN device
 	// begins with.
@@ -47,7 +45,8 @@ type workers struct {
 	outer outer.Offloads
 
 	queues    []*tun.Queue
-	outbound  []*outbound
+	outbound  []*outbound  // one a queue
+	active    atomic.Int32 // queues that the device has
 	listeners []*listener
 	device    *tun.Device // nil: stopped
 	mtu       int
@@ -73,6 +72,7 @@ func newWorkers(p *Plane) (carrier, error) {
 	moreProcs.Do(func() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2*n) })
 	w := &workers{p: p, paths: map[pathName]*path{}}
 	w.join.Store(&tun.Offloads{})
+	w.active.Store(1)
 	w.chooseOffloads(os.Getenv(switchOff))
 	if err := w.prepare(n); err != nil {
 		w.close()
@@ -137,10 +137,15 @@ func (w *workers) start() error {
 	if w.device != nil {
 		return nil
 	}
-	device, err := tun.Attach(w.p.o.Name, w.queues, w.tun)
+	n := min(max(len(w.paths), 1), len(w.queues))
+	for n < len(w.queues) && w.queues[n].Attached() {
+		n++ // inherited
+	}
+	device, err := tun.Attach(w.p.o.Name, w.queues[:n], w.tun)
 	if err != nil {
 		return err
 	}
+	w.active.Store(int32(n))
 	if device.Offloads != w.tun {
 		w.p.o.Log.Info("an offload of the TUN device is not used with this kernel", "used", fmt.Sprintf("%+v", device.Offloads))
 	}
@@ -155,7 +160,7 @@ func (w *workers) start() error {
 
 // send begins to send.
 func (w *workers) send() {
-	for _, o := range w.outbound {
+	for _, o := range w.outbound[:w.active.Load()] {
 		w.sending.Go(o.run)
 	}
 }
@@ -174,6 +179,22 @@ func (w *workers) endHearing() {
 		w.hearing.Wait()
 		w.silenced.take()
 	}
+}
+
+// grow gives the TUN device one more queue if there are more paths than queues.
+// What goes to one peer is sent by one worker at a time, so more would wait for
+// each other.
+func (w *workers) grow() error {
+	n := int(w.active.Load())
+	if w.device == nil || n >= len(w.paths) || n == len(w.queues) {
+		return nil
+	}
+	if err := w.device.Add(w.queues[n]); err != nil {
+		return err
+	}
+	w.sending.Go(w.outbound[n].run)
+	w.active.Store(int32(n + 1))
+	return nil
 }
 
 // stop is the carrier's.

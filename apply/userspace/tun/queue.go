@@ -40,6 +40,9 @@ func Inherit(fd int, name string) *Queue {
 	return &Queue{fd: fd, attached: true}
 }
 
+// Attached tells whether an inherited queue is still to be taken up.
+func (q *Queue) Attached() bool { return q.attached }
+
 func (q *Queue) attach(name string) error {
 	if q.attached {
 		q.attached = false // if the device is removed it is as a new one

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -41,7 +42,7 @@ type Device struct {
 // it up, and gives it its queues. It stays when they are closed. After an
 // error they are to be closed.
 func Attach(name string, queues []*Queue, want Offloads) (*Device, error) {
-	d := &Device{queues: queues}
+	d := &Device{queues: slices.Clone(queues)}
 	for _, q := range queues {
 		if err := q.attach(name); err != nil {
 			return nil, fmt.Errorf("TUN device %s: %w", name, err)
@@ -71,6 +72,15 @@ func (d *Device) prepare(name string, want Offloads) error {
 		return fmt.Errorf("up: %w", err)
 	}
 	return d.setOffloads(want)
+}
+
+// Add gives the device one more queue.
+func (d *Device) Add(q *Queue) error {
+	if err := q.attach(d.link.Attrs().Name); err != nil {
+		return fmt.Errorf("TUN device %s: %w", d.link.Attrs().Name, err)
+	}
+	d.queues = append(d.queues, q)
+	return nil
 }
 
 // setOffloads asks for those that are wanted, and keeps those that work.
