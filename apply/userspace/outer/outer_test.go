@@ -27,8 +27,8 @@ func enterNamespace(t *testing.T) {
 		t.Skipf("no network namespace: %v", err)
 	}
 	run(t, "ip link set lo up mtu 1500")
-	for _, a := range []string{"192.0.2.1/32", "192.0.2.2/32", "2001:db8::1/128", "2001:db8::2/128"} {
-		run(t, "ip addr add "+a+" dev lo")
+	for _, a := range []string{"192.0.2.1/32", "192.0.2.2/32", "2001:db8::1/128 nodad", "2001:db8::2/128 nodad"} {
+		run(t, "ip addr add dev lo "+a)
 	}
 }
 
