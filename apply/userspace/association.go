@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"ipsec-quick/apply"
 	"ipsec-quick/apply/userspace/esp"
@@ -149,7 +150,7 @@ func (a *association) accept(seq uint64, octets uint64, now int64) bool {
 	}
 	r := &a.slot.body
 	a.used(r, now)
-	if r.room(octets) == 0 {
+	if r.hard.reached(r.bytes, r.packets) {
 		a.expire()
 		return false
 	}
@@ -167,17 +168,24 @@ func (a *association) used(r *saRecord, now int64) {
 	if r.used != 0 {
 		return
 	}
-	atomic.StoreInt64(&r.used, now)
+	r.used = now
 	if at := r.deadline(); at != 0 {
 		a.alarm.set(at)
 	}
 }
 
-// count adds to the counters. Others read them without a.mu.
+// count adds to the counters.
 func (a *association) count(r *saRecord, packets, octets uint64, now int64) {
-	atomic.StoreUint64(&r.packets, r.packets+packets)
-	atomic.StoreUint64(&r.bytes, r.bytes+octets)
-	atomic.StoreInt64(&r.lastUsed, now)
+	r.packets += packets
+	r.bytes += octets
+	r.lastUsed = now
+}
+
+// usage is what the SA has carried.
+func (a *association) usage(now int64, wall time.Time) apply.Usage {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.slot.body.usage(now, wall)
 }
 
 // warn reports the soft limit, once, if a packet finds counters that have reached

@@ -357,3 +357,38 @@ func TestMapping(t *testing.T) {
 	come(is, at+3)
 	none(t, p) // no NAT, no ports
 }
+
+// A batch costs the same, however many limits there are.
+func BenchmarkReserve(b *testing.B) {
+	p, _ := openBench(b, b.TempDir())
+	sa := outSA(0xc0000001)
+	sa.Soft = apply.Limits{Bytes: 1 << 60, Packets: 1 << 60, Time: time.Hour, Use: time.Hour}
+	sa.Hard = sa.Soft
+	a := installed(b, p, sa)
+	b.ReportAllocs()
+	for at := now(); b.Loop(); {
+		a.hold()
+		a.reserve(44, 1440, 100, at)
+		a.release()
+	}
+}
+
+func BenchmarkAccept(b *testing.B) {
+	p, _ := openBench(b, b.TempDir())
+	sa := inSA(0xc0000001)
+	sa.Hard = apply.Limits{Bytes: 1 << 60, Packets: 1 << 60}
+	a := installed(b, p, sa)
+	b.ReportAllocs()
+	low := uint32(0)
+	for at := now(); b.Loop(); {
+		a.hold()
+		a.mu.Lock()
+		for range 44 {
+			low++
+			seq, _ := a.infer(low)
+			a.accept(seq, 1440, at)
+		}
+		a.mu.Unlock()
+		a.release()
+	}
+}

@@ -23,7 +23,7 @@ func (p *Plane) Query(id apply.SAID) (apply.Usage, error) {
 	if a == nil {
 		return apply.Usage{}, failed("read", id, apply.ErrAbsent)
 	}
-	return a.slot.body.usage(now(), time.Now().Round(0)), nil
+	return a.usage(now(), time.Now().Round(0)), nil
 }
 
 // List is apply.Dataplane's. All events of the tunnel are reported in any case.
@@ -39,7 +39,7 @@ func (p *Plane) List(reqIDs []uint32) ([]apply.Installed, error) {
 	var list []apply.Installed
 	at, wall := now(), time.Now().Round(0)
 	for _, a := range p.sas {
-		if s := a.slot.body.installed(a.larval, at, wall); !a.expired.Load() && wanted(s) {
+		if s := a.slot.body.installed(a.larval, a.usage(at, wall)); !a.expired.Load() && wanted(s) {
 			list = append(list, s)
 		}
 	}
@@ -77,7 +77,7 @@ func (r Reader) list(wanted func(apply.Installed) bool) ([]apply.Installed, erro
 	at, wall := now(), time.Now().Round(0)
 	for _, s := range slots {
 		larval := s.state.Load() != slotInstalled
-		if i := s.body.installed(larval, at, wall); s.body.check(larval, at) == nil && wanted(i) {
+		if i := s.body.installed(larval, s.body.usage(at, wall)); s.body.check(larval, at) == nil && wanted(i) {
 			list = append(list, i)
 		}
 		s.body = saRecord{} // its keys

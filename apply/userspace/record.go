@@ -271,8 +271,7 @@ func (r *saRecord) usage(now int64, wall time.Time) apply.Usage {
 	}
 	drops := func(c dropCause) uint64 { return atomic.LoadUint64(&r.drops[c]) }
 	return apply.Usage{
-		Bytes: atomic.LoadUint64(&r.bytes), Packets: atomic.LoadUint64(&r.packets),
-		Added: at(r.added), Used: at(atomic.LoadInt64(&r.used)), LastUsed: at(atomic.LoadInt64(&r.lastUsed)),
+		Bytes: r.bytes, Packets: r.packets, Added: at(r.added), Used: at(r.used), LastUsed: at(r.lastUsed),
 		Soft: r.soft.limits(), Hard: r.hard.limits(),
 		Drops: apply.Drops{
 			Forged: drops(dropForged), Replayed: drops(dropReplayed),
@@ -281,11 +280,10 @@ func (r *saRecord) usage(now int64, wall time.Time) apply.Usage {
 	}
 }
 
-func (r *saRecord) installed(larval bool, now int64, wall time.Time) apply.Installed {
+func (r *saRecord) installed(larval bool, u apply.Usage) apply.Installed {
 	return apply.Installed{
 		SAID: apply.SAID{Dst: r.dst.addr(), SPI: r.spi}, Src: r.src.addr(), ReqID: r.reqID,
-		Direction: apply.Direction(r.direction), Mode: apply.Mode(r.mode),
-		Usage: r.usage(now, wall), Larval: larval,
+		Direction: apply.Direction(r.direction), Mode: apply.Mode(r.mode), Usage: u, Larval: larval,
 	}
 }
 
