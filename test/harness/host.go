@@ -299,22 +299,6 @@ func (h *Host) ListenUDP(addr netip.AddrPort) (*net.UDPConn, error) {
 	return conn, err
 }
 
-// Ping sends count echo requests between two addresses and returns how many
-// were answered.
-func (h *Host) Ping(from, to netip.Addr, count int) int {
-	h.t.Helper()
-	r := h.Exec("ping", "-n", "-q", "-i", "0.03", "-W", "1", "-c", fmt.Sprint(count),
-		"-I", from.String(), to.String())
-	for _, field := range strings.Split(r.Stdout, ",") {
-		var n int
-		if _, err := fmt.Sscanf(strings.TrimSpace(field), "%d received", &n); err == nil {
-			return n
-		}
-	}
-	h.t.Fatalf("%s: ping %s: %s", h.Name, to, r)
-	return 0
-}
-
 // Signal sends a signal to one process.
 func (h *Host) Signal(pid int, sig syscall.Signal) {
 	h.t.Helper()

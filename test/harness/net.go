@@ -99,6 +99,8 @@ func NewNAT(t testing.TB, a, b string) *Net {
 	for i, link := range links {
 		h := n.Hosts[i]
 		h.Outer4 = netip.MustParseAddr(link.host)
+		// Else its routes would come some time later.
+		h.WriteFile("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "1")
 		h.batch(append(h.innerSetup(), "addr add "+link.host+"/24 dev eth0", "link set eth0 up",
 			"route add default via "+link.gateway)...)
 	}

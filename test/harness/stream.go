@@ -121,9 +121,9 @@ func StartStream(t testing.TB, a *Host, from netip.Addr, b *Host, to netip.Addr,
 // UDPSocket opens a UDP socket in the host that does not block, on a port of the
 // kernel's choice, and returns the address that it got. Whoever opens it closes it.
 func (h *Host) UDPSocket(addr netip.Addr) (fd int, bound unix.Sockaddr, err error) {
-	family, local := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Addr: addr.As16()})
+	family := unix.AF_INET6
 	if addr.Is4() {
-		family, local = unix.AF_INET, &unix.SockaddrInet4{Addr: addr.As4()}
+		family = unix.AF_INET
 	}
 	err = h.Do(func() error {
 		var err error
@@ -136,7 +136,7 @@ func (h *Host) UDPSocket(addr netip.Addr) (fd int, bound unix.Sockaddr, err erro
 	// What comes while the receiver does not get to run must not be lost in its
 	// socket, which is no part of the tunnel.
 	if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20); err == nil {
-		if err = unix.Bind(fd, local); err == nil {
+		if err = unix.Bind(fd, sockaddr(addr)); err == nil {
 			bound, err = unix.Getsockname(fd)
 		}
 	}
