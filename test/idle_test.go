@@ -19,6 +19,8 @@ import (
 const (
 	// maxResident is how much memory an idle loop may have resident, in KiB.
 	maxResident = 12 << 10
+	// maxWithESP is the same for a loop that does ESP itself.
+	maxWithESP = 20 << 10
 	// idleFor is how long the system calls of an idle loop are recorded.
 	idleFor = 60 * time.Second
 	// idleAfter is how long the commands before that leave timers behind: those
@@ -79,12 +81,20 @@ func TestIdle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if w.due == 0 || w.other > 0 {
+		if inUserspace() {
+			// There is no kernel to be asked, by which a deadline is told.
+			w.due, w.other = w.other, 0
+		}
+		if w.due == 0 || w.due > 2 || w.other > 0 {
 			t.Errorf("%s: %d wake-ups between deadlines, %d of the runtime, %d at one:\n%s", q.Name, w.other, w.monitor, w.due, text)
 		}
 		memory := memoryOf(t, q.PID())
-		if memory["Rss"] > maxResident {
-			t.Errorf("%s: %d KiB resident, more than %d: %v", q.Name, memory["Rss"], maxResident, memory)
+		most := maxResident
+		if inUserspace() {
+			most = maxWithESP
+		}
+		if memory["Rss"] > most {
+			t.Errorf("%s: %d KiB resident, more than %d: %v", q.Name, memory["Rss"], most, memory)
 		}
 		rows[q.Name].Notef("%.1f MiB resident, %.1f of it its own; in %v %d wake-ups between deadlines beside %d of the Go runtime's monitor, %d at one; %d system calls",
 			float64(memory["Rss"])/1024, float64(memory["Anonymous"])/1024, idleFor, w.other, w.monitor, w.due, w.calls)
