@@ -82,7 +82,16 @@ func (l *loop) reconcile() {
 	}
 	l.redate(stepped)
 	l.forgetLapsed(sas)
+	if dp, ok := l.dp.(refresher); ok {
+		if err := dp.Refresh(); err != nil {
+			l.log.Error("traffic may not find its way to ESP", "err", err)
+		}
+	}
 }
+
+// A refresher is a data plane that traffic is brought to by rules which others can
+// take away.
+type refresher interface{ Refresh() error }
 
 // stepTolerance is more than a clock that nobody set makes of an SA's age: the
 // data plane has whole seconds, and an SA is installed some time after it was

@@ -154,6 +154,9 @@ func (e *end) Sync(policies []apply.Policy) error {
 	return nil
 }
 
+// Refresh has nothing to put back.
+func (e *end) Refresh() error { return nil }
+
 // A tunnelKind says what is between two ends.
 type tunnelKind struct {
 	encryption, integrity string

@@ -80,6 +80,8 @@ func (b *bench) resume() { _ = b.note("resume") }
 
 func (b *bench) close() { _ = b.note("close"); b.running = false }
 
+func (b *bench) Refresh() error { return b.note("refresh") }
+
 func (b *bench) Sync(policies []apply.Policy) error {
 	err := b.note("sync")
 	if err == nil {

@@ -54,6 +54,8 @@ type Steering interface {
 	// Sync does so for these policies, which are all there are, and for no others
 	// any more. The TUN device is there. Another process may have called it before.
 	Sync([]apply.Policy) error
+	// Refresh puts back what others took away of that.
+	Refresh() error
 }
 
 // carrier is what moves packets: the workers, their TUN device and sockets. All

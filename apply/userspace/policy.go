@@ -108,3 +108,14 @@ func (p *Plane) SwitchOutbound(policy apply.Policy) error {
 		return p.putPolicy(policy)
 	})
 }
+
+// Refresh puts back what others took away of what brings traffic here. It is to be
+// called now and then.
+func (p *Plane) Refresh() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.owner || p.closed {
+		return nil
+	}
+	return p.o.Steering.Refresh()
+}

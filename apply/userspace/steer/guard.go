@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -86,27 +87,33 @@ func setGuard(o Options, policies []apply.Policy) error {
 	return nil
 }
 
-// removeGuard removes the table, if there is one.
-func removeGuard(device string) (removed bool, err error) {
+// hasGuard reports whether the table is there.
+func hasGuard(device string) (bool, error) {
 	c, err := openGuard()
 	if err != nil {
-		return false, nil // nor was there one
+		return false, err
 	}
 	tables, err := guards(c)
+	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == guardTable(device).Name }), err
+}
+
+// removeGuard removes the table, if there is one.
+func removeGuard(device string) (removed bool, err error) {
+	there, err := hasGuard(device)
 	if errors.Is(err, errNoGuard) {
 		return false, nil
 	}
-	for _, t := range tables {
-		if t.Name == guardTable(device).Name {
-			c.DelTable(t)
+	if err == nil && there {
+		var c *nftables.Conn
+		if c, err = openGuard(); err == nil {
+			c.DelTable(guardTable(device))
 			err = c.Flush()
-			removed = err == nil
 		}
 	}
 	if err != nil {
-		err = fmt.Errorf("guard: %w", err)
+		return false, fmt.Errorf("guard: %w", err)
 	}
-	return removed, err
+	return there, nil
 }
 
 // builder makes the chains of a table.

@@ -90,13 +90,29 @@ func (s *Steer) Sync(policies []apply.Policy) error {
 	if len(want) == 0 {
 		err = s.clear()
 	} else {
-		err = s.set(want)
+		err = s.set(want, false)
 	}
 	if err != nil {
 		return err
 	}
 	s.synced, s.last = true, want
 	return nil
+}
+
+// Refresh puts back what somebody took away since the last Sync: a network
+// manager the rules that it does not know, a firewall all tables. The sources of
+// sockets that are not bound are found anew.
+func (s *Steer) Refresh() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.synced || len(s.last) == 0 {
+		return nil
+	}
+	guarded, err := hasGuard(s.o.Device)
+	if err != nil && !errors.Is(err, errNoGuard) {
+		return fmt.Errorf("guard: %w", err)
+	}
+	return s.set(s.last, guarded)
 }
 
 // relevant is what of policies makes a difference here. A guard and the policy
@@ -118,7 +134,7 @@ func relevant(policies []apply.Policy) []apply.Policy {
 
 // set puts the guard up first, then the routes, then the rules to them: at no
 // time does anything leave in clear.
-func (s *Steer) set(policies []apply.Policy) error {
+func (s *Steer) set(policies []apply.Policy, guarded bool) error {
 	link, err := netlink.LinkByName(s.o.Device)
 	if err != nil {
 		return fmt.Errorf("TUN device %s: %w", s.o.Device, err)
@@ -126,7 +142,10 @@ func (s *Steer) set(policies []apply.Policy) error {
 	if err := prepare(link); err != nil {
 		return fmt.Errorf("TUN device %s: %w", s.o.Device, err)
 	}
-	switch err := setGuard(s.o, policies); {
+	if !guarded {
+		err = setGuard(s.o, policies)
+	}
+	switch {
 	case errors.Is(err, errNoGuard):
 		if !s.warned {
 			s.o.Log.Warn(err.Error())
@@ -134,7 +153,7 @@ func (s *Steer) set(policies []apply.Policy) error {
 		s.warned = true
 	case err != nil:
 		return err
-	default:
+	case !guarded:
 		s.o.Change(fmt.Sprintf("nft 'table inet %s' # drops what %d policies cover, unless it comes or goes by a TUN device",
 			guardTable(s.o.Device).Name, len(policies)))
 	}

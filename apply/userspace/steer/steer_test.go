@@ -205,6 +205,45 @@ func TestAnotherProcess(t *testing.T) {
 	}
 }
 
+// A network manager removes rules that it does not know, a firewall all tables.
+func TestRefresh(t *testing.T) {
+	n := newNetwork(t)
+	s := n.open(device)
+	refresh := func() {
+		t.Helper()
+		var err error
+		n.gw.do(func() { err = s.Refresh() })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	refresh() // nothing to be there yet
+	n.sync(s, protect(selector("10.1.0.0/24", "10.2.0.0/24", 0, anyPort)))
+	want := n.gw.state()
+	n.changes = nil
+	refresh()
+	if len(n.changes) > 0 {
+		t.Errorf("changed: %q", n.changes)
+	}
+	n.gw.command("ip rule flush && ip rule add pref 32766 lookup main && ip rule add pref 32767 lookup default")
+	n.gw.command("! which nft >/dev/null || nft flush ruleset")
+	n.gw.ip("route flush table all proto 50")
+	refresh()
+	if got := n.gw.state(); got != want {
+		t.Errorf("after it:\n%s\nwant:\n%s", got, want)
+	}
+	n.expect("tun 10.1.0.1", packet{what: "udp/7", from: "10.1.0.1", to: "10.2.0.1"})
+	// Sockets that are not bound follow the main table.
+	n.gw.ip("route add 10.2.0.0/16 via 192.0.2.2 src 10.1.0.1")
+	n.expect("none", packet{what: "udp/7", to: "10.2.0.1"})
+	refresh()
+	n.expect("tun 10.1.0.1", packet{what: "udp/7", to: "10.2.0.1"})
+	n.gw.ip("route del 10.2.0.0/16")
+	n.expect("tun 10.1.0.1", packet{what: "udp/7", to: "10.2.0.1"})
+	refresh()
+	n.expect("clear 192.0.2.1", packet{what: "udp/7", to: "10.2.0.1"})
+}
+
 // Two tunnels: the narrower selectors go first, whatever came first, and the guard
 // of the wide one lets pass what the other one decrypts.
 func TestTwoTunnels(t *testing.T) {
