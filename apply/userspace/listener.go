@@ -83,7 +83,9 @@ func (l *listener) run() {
 	defer runtime.UnlockOSThread()
 	silenced := int32(l.in.w.silenced.fd)
 	var events [16]unix.EpollEvent
+	var last breath
 	for {
+		last.take()
 		n, err := unix.EpollWait(l.epoll, events[:], -1)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			l.in.w.p.o.Log.Error("the sockets of ESP are not read any more", "err", os.NewSyscallError("epoll_wait", err))

@@ -72,10 +72,12 @@ func (o *outbound) run() {
 		{Fd: int32(o.queue.FD()), Events: unix.POLLIN},
 		{Fd: int32(o.w.stopped.fd), Events: unix.POLLIN},
 	}
+	var last breath
 	for !o.w.stopping.Load() {
 		n, err := o.queue.Read(o.buffer[:offload.HeaderLen+maxPacket])
 		if err != nil {
 			o.rest()
+			last.take()
 			poll(wait, -1)
 			continue
 		}

@@ -27,7 +27,7 @@ const (
 	// train of 64 KiB counts for more than its octets, and a burst of a fast
 	// sender is some ten trains, until our reader is given a CPU.
 	sendBuffer    = 1 << 20
-	receiveBuffer = 4 << 20
+	receiveBuffer = 8 << 20
 )
 
 // A Conn is a socket for one peer at one address and port. It does not block:
