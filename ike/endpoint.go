@@ -25,6 +25,10 @@ type Endpoint struct {
 	out     []Action   // of the Step that runs
 	unsaved []string   // peers of whom that Step changed what has to survive a restart
 	waiting []Initiate // new IKE SAs, until it is their turn
+	parked  []wire.SPI // IKE SAs with a key exchange that waits for its turn
+
+	next  time.Time // what NextDeadline has said
+	asked bool      // since the last Step
 
 	// halfOpen finds the IKE SA that an IKE_SA_INIT request made, when the
 	// request comes again: it does not carry our SPI yet.
@@ -103,6 +107,7 @@ func (e *Endpoint) Step(now time.Time, ev Event) []Action {
 	case Claimed:
 		e.claimed(ev)
 	}
+	e.asked = false
 	e.elapse()
 	e.maintain()
 	// A snapshot is of what the whole Step led to. Before anything else it holds

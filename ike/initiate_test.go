@@ -56,6 +56,53 @@ func TestTakesTurns(t *testing.T) {
 	}
 }
 
+// TestRekeysTakeTurns: the limits of many Child SAs are reached at once. All get
+// new keys, and no request is sent in vain; a restart forgets none that waits.
+func TestRekeysTakeTurns(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		n := &network{t: t, now: start}
+		ours, theirs := pairs(t, 100)
+		source := rand.NewChaCha8([32]byte{1})
+		a := n.add("a", addrA, source, ours...)
+		b := n.add("b", addrB, source, theirs...)
+		n.step(a, Tick{})
+		n.settle()
+		most := 0
+		n.drop = func(Send) bool {
+			busy := 0
+			for _, sa := range a.e.state.SAs {
+				if sa.exchangesKeys() {
+					busy++
+				}
+			}
+			most = max(most, busy)
+			return false
+		}
+		for _, p := range a.e.Status() {
+			n.step(a, Expire{Child: p.Children[0].Child.OutID()})
+			if !a.e.peerStatus(p.Name).Children[0].Rekeying {
+				t.Fatalf("%s is not rekeyed", p.Name)
+			}
+		}
+		if restart { // in good order: the loop saves all
+			for _, p := range ours {
+				a.do(n, Persist{p.Name})
+			}
+			n.queue = nil
+			n.restart(a)
+		}
+		n.settle() // no time passes
+		for _, p := range a.e.Status() {
+			if p.Rekeys.Child != 1 || len(p.Children) > 2 {
+				t.Errorf("%s: %d rekeys, %d Child SAs", p.Name, p.Rekeys.Child, len(p.Children))
+			}
+		}
+		if got := b.e.Stats().Replayed; most != maxExchanges || got > 0 || len(a.e.parked) > 0 {
+			t.Errorf("%d at once, %d sent again, %d still wait", most, got, len(a.e.parked))
+		}
+	}
+}
+
 // TestTurnsByAddress: an address that does not answer holds up no other, and who
 // waits for his turn and is closed does not get it.
 func TestTurnsByAddress(t *testing.T) {

@@ -157,6 +157,7 @@ func (e *Endpoint) acquire(peer string) {
 // maintain brings peers that are wanted and not there a step nearer.
 func (e *Endpoint) maintain() {
 	e.beginWaiting()
+	e.beginParked()
 	for i := range e.cfg.Peers {
 		p := &e.cfg.Peers[i]
 		e.unite(p.Name)
@@ -343,6 +344,9 @@ func (d *deadline) at(t time.Time) {
 
 // NextDeadline is when Step wants a Tick; zero: when something else happens.
 func (e *Endpoint) NextDeadline() time.Time {
+	if e.asked {
+		return e.next
+	}
 	var d deadline
 	for _, sa := range e.state.SAs {
 		d.at(e.deadline(sa))
@@ -353,6 +357,7 @@ func (e *Endpoint) NextDeadline() time.Time {
 		}
 		d.at(e.uniteAt(p.Name))
 	}
+	e.next, e.asked = d.Time, true
 	return d.Time
 }
 

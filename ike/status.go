@@ -23,10 +23,11 @@ type PeerStatus struct {
 	LastError     string
 }
 
-// ChildStatus is one Child SA. Retiring ones only receive what is under way.
+// ChildStatus is one Child SA. Retiring ones only receive what is under way; of
+// those that are being rekeyed a soft limit is no news.
 type ChildStatus struct {
-	Child    ChildSA // keys removed
-	Retiring bool
+	Child              ChildSA // keys removed
+	Retiring, Rekeying bool
 }
 
 // Rekeys counts the finished rekeys of either side, and the failed ones of ours.
@@ -55,7 +56,9 @@ func (e *Endpoint) peerStatus(name string) PeerStatus {
 	sas := e.ofPeer(name)
 	for _, sa := range sas {
 		for _, c := range sa.sorted() {
-			s.Children = append(s.Children, ChildStatus{Child: c.ChildSA.withoutKeys(), Retiring: c.State != childLive})
+			s.Children = append(s.Children, ChildStatus{
+				Child: c.ChildSA.withoutKeys(), Retiring: c.State != childLive, Rekeying: c.Rekeying || c.ReplacedBy != 0,
+			})
 		}
 	}
 	sa := e.current(name)

@@ -92,6 +92,9 @@ func (e *Endpoint) submitFirst(sa *ikeSA, t task) {
 // pump starts the next task when none is running.
 func (e *Endpoint) pump(sa *ikeSA) {
 	for sa.Send.Active == nil && len(sa.Send.Queue) > 0 && e.state.SAs[sa.local()] == sa {
+		if !e.mayBegin(sa) {
+			return
+		}
 		sa.Send.Active = sa.Send.Queue[0]
 		sa.Send.Queue = slices.Delete(sa.Send.Queue, 0, 1)
 		e.begin(sa)

@@ -75,7 +75,7 @@ func (l *loop) reconcile() {
 			case older.Abs() > stepTolerance:
 				stepped[c.Child.Peer] = true
 				l.prolong(&c.Child, older)
-			case overSoft(sa.Usage, time.Now()):
+			case !c.Rekeying && overSoft(sa.Usage, time.Now()):
 				l.push(ike.Expire{Child: id})
 			}
 		}
