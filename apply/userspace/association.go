@@ -1,6 +1,7 @@
 package userspace
 
 import (
+	"math"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -30,12 +31,12 @@ type association struct {
 	events *events
 	alarm  *alarm
 
-	using     sync.RWMutex // read: held by a worker; write: being wiped or moved
-	gone      bool         // under using
-	slot      *slot[saRecord]
+	holds     atomic.Int64  // workers that hold it; removed is added when it is gone
+	unheld    chan struct{} // gets something when nobody holds it any more
 	transform *esp.Transform
 
-	mu       sync.Mutex // sequence numbers, window and counters; while held
+	mu       sync.Mutex // of what follows, and of the record
+	slot     *slot[saRecord]
 	window   esp.Window
 	expired  atomic.Bool // at its hard limit: the timer is about to remove it
 	mappedTo netip.AddrPort
@@ -66,18 +67,28 @@ func (pl *place) remote(d apply.Direction) netip.AddrPort {
 // id is the SA's name.
 func (a *association) id() apply.SAID { return apply.SAID{Dst: a.place.Load().dst, SPI: a.spi} }
 
+// removed makes the count of holds negative, whatever it is.
+const removed = math.MinInt64
+
 // hold keeps the association's keys and record until release. It returns false
-// if it has been removed.
+// if it has been removed. It never waits: a worker that holds one SA may be waiting
+// for another worker.
 func (a *association) hold() bool {
-	a.using.RLock()
-	if a.gone {
-		a.using.RUnlock()
-		return false
+	if a.holds.Add(1) > 0 {
+		return true
 	}
-	return true
+	a.release()
+	return false
 }
 
-func (a *association) release() { a.using.RUnlock() }
+func (a *association) release() {
+	if a.holds.Add(-1) == removed {
+		select {
+		case a.unheld <- struct{}{}:
+		default:
+		}
+	}
+}
 
 // reserve takes sequence numbers for n outbound packets with size octets of
 // payload each, the last one with last. It returns the first and how many of the
@@ -238,15 +249,15 @@ func (a *association) mapped(from netip.AddrPort, now int64) {
 	a.events.tell(apply.Mapping{SAID: a.id(), ReqID: a.reqID, New: from})
 }
 
-// drop counts a packet that is dropped. The association is held.
-func (a *association) drop(cause dropCause) { atomic.AddUint64(&a.slot.body.drops[cause], 1) }
+// drop counts a packet that is dropped. The association is held and a.mu is locked.
+func (a *association) drop(cause dropCause) { a.slot.body.drops[cause]++ }
 
 // wipe ends an association that no table has any more, once nobody holds it. The
 // record is the caller's from then on.
 func (a *association) wipe() {
-	a.using.Lock()
-	defer a.using.Unlock()
-	a.gone = true
+	if a.holds.Add(removed) != removed {
+		<-a.unheld
+	}
 	if a.transform != nil {
 		a.transform.Wipe()
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"sync/atomic"
 	"time"
 
 	"ipsec-quick/apply"
@@ -269,13 +268,12 @@ func (r *saRecord) usage(now int64, wall time.Time) apply.Usage {
 		}
 		return wall.Add(time.Duration(t - now))
 	}
-	drops := func(c dropCause) uint64 { return atomic.LoadUint64(&r.drops[c]) }
 	return apply.Usage{
 		Bytes: r.bytes, Packets: r.packets, Added: at(r.added), Used: at(r.used), LastUsed: at(r.lastUsed),
 		Soft: r.soft.limits(), Hard: r.hard.limits(),
 		Drops: apply.Drops{
-			Forged: drops(dropForged), Replayed: drops(dropReplayed),
-			Malformed: drops(dropMalformed), Selectors: drops(dropSelectors),
+			Forged: r.drops[dropForged], Replayed: r.drops[dropReplayed],
+			Malformed: r.drops[dropMalformed], Selectors: r.drops[dropSelectors],
 		},
 	}
 }

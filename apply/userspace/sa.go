@@ -34,7 +34,7 @@ func (p *Plane) newAssociation(s *slot[saRecord], larval bool) (*association, er
 	sa := s.body.sa()
 	a := &association{
 		spi: sa.SPI, direction: sa.Direction, mode: sa.Mode, reqID: sa.ReqID, esn: sa.ESN, larval: larval,
-		events: p.events, alarm: p.alarm, slot: s,
+		events: p.events, alarm: p.alarm, slot: s, unheld: make(chan struct{}, 1),
 	}
 	a.place.Store(&place{sa.Src, sa.Dst, sa.Encap})
 	if larval {
@@ -188,14 +188,14 @@ func (p *Plane) named(sa *apply.SA) *association {
 	return nil
 }
 
-// update writes the SA anew while no worker holds it.
+// update writes the SA anew, between two batches.
 func (p *Plane) update(a *association, sa *apply.SA) error {
 	s, err := p.sad.take()
 	if err != nil {
 		return err
 	}
 	delete(p.sas, a.id())
-	a.using.Lock()
+	a.mu.Lock()
 	old := a.slot
 	s.body = old.body
 	s.body.move(sa)
@@ -204,7 +204,7 @@ func (p *Plane) update(a *association, sa *apply.SA) error {
 	a.slot, a.window = s, s.body.window()
 	a.place.Store(&place{sa.Src, sa.Dst, sa.Encap})
 	a.mappedTo = netip.AddrPort{}
-	a.using.Unlock()
+	a.mu.Unlock()
 	p.sad.recycle(old)
 	if other := p.sas[a.id()]; other != nil {
 		p.forget(other) // it is at its hard limit

@@ -303,6 +303,20 @@ func TestRecordsAreWiped(t *testing.T) {
 	}
 }
 
+// An update does not wait for those who hold the SA, and they go on with it.
+func TestUpdateWaitsForNobody(t *testing.T) {
+	p, _ := openBench(t, t.TempDir())
+	sa := outSA(0xc0000001)
+	a := installed(t, p, sa)
+	a.hold()
+	defer a.release()
+	a.reserve(3, 10, 10, now())
+	must(t, p.UpdateSA(sa))
+	if first, n := a.reserve(2, 10, 10, now()); first != 4 || n != 2 {
+		t.Errorf("%d from %d on", n, first)
+	}
+}
+
 // A removed SA cannot be used, and is wiped when its last user is done.
 func TestRemoveWaits(t *testing.T) {
 	p, _ := openBench(t, t.TempDir())
@@ -317,6 +331,9 @@ func TestRemoveWaits(t *testing.T) {
 	case <-removed:
 		t.Fatal("it was removed while it was held")
 	case <-time.After(50 * time.Millisecond):
+	}
+	if a.hold() { // whoever asks meanwhile does not wait
+		t.Error("an SA that is being removed was held")
 	}
 	a.release()
 	must(t, <-removed)
