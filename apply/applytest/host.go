@@ -169,7 +169,11 @@ func (h *host) listen(addr netip.Addr, port uint16, prepare func(fd int) error) 
 		})
 		return errors.Join(err, failed)
 	}}
-	c, err := config.ListenPacket(context.Background(), "udp", netip.AddrPortFrom(addr, port).String())
+	network := "udp4"
+	if addr.Is6() {
+		network = "udp6" // for IPv6 alone, as IKE's sockets are
+	}
+	c, err := config.ListenPacket(context.Background(), network, netip.AddrPortFrom(addr, port).String())
 	must(h.t, err)
 	h.t.Cleanup(func() { c.Close() })
 	return c.(*net.UDPConn)
