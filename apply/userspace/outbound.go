@@ -206,7 +206,6 @@ func (o *outbound) take(a *association) bool {
 
 // carry seals the packet that the Splitter has. b is the whole of it.
 func (o *outbound) carry(a *association, h *packet.Header, b []byte) {
-	most := a.transform.MaxPayload(o.path.conn.MaxPacket())
 	skip, next := 0, uint8(esp.NextIPv4)
 	switch {
 	case a.mode == apply.Transport && h.IsFragment():
@@ -217,25 +216,39 @@ func (o *outbound) carry(a *association, h *packet.Header, b []byte) {
 		next = esp.NextIPv6
 	}
 	each, last := o.splitter.Sizes()
-	if each-skip > most {
+	// No IPv6 host makes packets shorter than 1280 octets; where not even that
+	// fits, the ESP packet is fragmented (RFC 2473, Section 7.1).
+	fragment := h.IPv6 && a.mode == apply.Tunnel && each <= leastMTU
+	if most := o.most(a, each-skip); each-skip > most && !fragment {
 		o.tooLong(a, h, b, most+skip)
 		return
 	}
 	o.beginTurn()
 	first, n := a.reserve(o.splitter.Len(), uint64(each-skip), uint64(last-skip), o.now())
 	for i := range n {
-		o.seal(a, first+uint64(i), o.splitter.Next()[skip:], next, h.TOS)
+		o.seal(a, first+uint64(i), o.splitter.Next()[skip:], next, h.TOS, fragment)
 	}
+}
+
+// most is the longest payload that fits the path. If it is less than wanted the
+// kernel is asked again: a path gets wider, too.
+func (o *outbound) most(a *association, wanted int) int {
+	conn := o.path.conn
+	most := a.transform.MaxPayload(conn.MaxPacket())
+	if wanted > most && conn.RefreshMTU() {
+		most = a.transform.MaxPayload(conn.MaxPacket())
+	}
+	return most
 }
 
 // seal adds a packet to the batch. Behind the payload there is room for the ESP
 // trailer.
-func (o *outbound) seal(a *association, seq uint64, payload []byte, next, tos uint8) {
+func (o *outbound) seal(a *association, seq uint64, payload []byte, next, tos uint8, fragment bool) {
 	if !o.batch.Fits(1, a.transform.Len(len(payload))) {
 		o.flush()
 	}
 	sealed := a.transform.Seal(&o.scratch, o.batch.Next(), a.spi, seq, payload, next)
-	o.batch.Add(len(sealed), tos)
+	o.batch.Add(len(sealed), tos, fragment)
 }
 
 // tooLong is for a packet whose segments are longer than mtu, which is what the
@@ -272,7 +285,7 @@ func (o *outbound) inFragments(a *association, mtu int) {
 			if n == 0 {
 				return
 			}
-			o.seal(a, first, f, esp.NextIPv4, h.TOS)
+			o.seal(a, first, f, esp.NextIPv4, h.TOS, false)
 		}
 	}
 }

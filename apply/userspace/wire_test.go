@@ -153,7 +153,7 @@ func (w *wire) seal(payload []byte, next uint8) []byte {
 func (w *wire) datagram(b []byte, tos uint8) {
 	w.t.Helper()
 	batch := outer.NewBatch()
-	batch.Add(copy(batch.Next()[:len(b)], b), tos)
+	batch.Add(copy(batch.Next()[:len(b)], b), tos, false)
 	must(w.t, w.sent.path.Load().conn.Send(batch))
 }
 

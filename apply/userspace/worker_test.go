@@ -131,7 +131,7 @@ func TestBadPacketInTrain(t *testing.T) {
 	train[2][20] ^= 1
 	batch := w.out.batch
 	for _, d := range train {
-		batch.Add(copy(batch.Next()[:len(d)], d), 0)
+		batch.Add(copy(batch.Next()[:len(d)], d), 0, false)
 	}
 	must(t, w.sent.path.Load().conn.Send(batch))
 	n := 0

@@ -31,6 +31,7 @@ type train struct {
 	start, end int
 	size       int // of a packet
 	tos        uint8
+	fragment   bool // rather than drop it
 	closed     bool // nothing may follow
 }
 
@@ -54,18 +55,19 @@ func (b *Batch) Fits(n, size int) bool {
 func (b *Batch) Next() []byte { return b.buffer[b.used:b.used] }
 
 // Add takes the n octets written at Next as a packet, to be sent with tos as its
-// type of service or traffic class.
-func (b *Batch) Add(n int, tos uint8) {
+// type of service or traffic class. If it is too long for the path and fragment
+// is set, it is sent in fragments.
+func (b *Batch) Add(n int, tos uint8, fragment bool) {
 	if b.n > 0 {
 		t := &b.trains[b.n-1]
-		if !t.closed && n <= t.size && tos == t.tos && t.end-t.start+n <= MaxTrainOctets {
+		if !t.closed && n <= t.size && tos == t.tos && fragment == t.fragment && t.end-t.start+n <= MaxTrainOctets {
 			t.end += n
 			t.closed = n < t.size || t.end-t.start == MaxTrain*t.size
 			b.used += n
 			return
 		}
 	}
-	b.trains[b.n] = train{start: b.used, end: b.used + n, size: n, tos: tos}
+	b.trains[b.n] = train{start: b.used, end: b.used + n, size: n, tos: tos, fragment: fragment}
 	b.n++
 	b.used += n
 }

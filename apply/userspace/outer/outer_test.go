@@ -3,6 +3,7 @@ package outer
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -107,7 +108,7 @@ func receive(t *testing.T, c *Conn, r *Receiver, n int) (got []datagram, message
 func send(t *testing.T, c *Conn, b *Batch, what []datagram) {
 	t.Helper()
 	for _, d := range what {
-		b.Add(copy(b.Next()[:len(d.data)], d.data), d.tos)
+		b.Add(copy(b.Next()[:len(d.data)], d.data), d.tos, false)
 	}
 	if err := c.Send(b); err != nil {
 		t.Fatal(err)
@@ -212,9 +213,9 @@ func TestTooLongForThePath(t *testing.T) {
 		run(t, "ip link set lo mtu 1400")
 		b := NewBatch()
 		for _, n := range []int{1472, 1472, 300} {
-			b.Add(n, 0)
+			b.Add(n, 0, false)
 		}
-		b.Add(310, 0) // a train of its own
+		b.Add(310, 0, false) // a train of its own
 		if err := one.Send(b); !errors.Is(err, unix.EMSGSIZE) && !errors.Is(err, unix.EINVAL) {
 			t.Errorf("%+v: error %v", o, err)
 		}
@@ -226,6 +227,33 @@ func TestTooLongForThePath(t *testing.T) {
 		}
 		if one.segment.Load() != o.Segment {
 			t.Error("the offload was given up")
+		}
+	}
+}
+
+// What must not be dropped is sent in fragments, whether the kernel knows before
+// or only then how narrow the path is; and nothing else is.
+func TestSendsFragments(t *testing.T) {
+	enterNamespace(t)
+	for _, pair := range [][2]netip.AddrPort{{one4, two4}, {one6, two6}} {
+		run(t, "ip link set lo mtu 1500")
+		one, two := udpPair(t, pair[0], pair[1], all)
+		for i, mtu := range []int{1300, 1300, 1290} {
+			run(t, fmt.Sprintf("ip link set lo mtu %d", mtu))
+			b := NewBatch()
+			var want []datagram
+			for _, d := range append(sizes(0, 1400, 1400, 300), sizes(1, 200)...) {
+				b.Add(copy(b.Next()[:len(d.data)], d.data), d.tos, true)
+				want = append(want, d)
+			}
+			must := sizes(2, 1400)[0]
+			b.Add(copy(b.Next()[:len(must.data)], must.data), must.tos, false)
+			if err := one.Send(b); !errors.Is(err, unix.EMSGSIZE) {
+				t.Errorf("%v, round %d: error %v", pair[0], i, err)
+			}
+			if got, _ := receive(t, two, NewReceiver(), len(want)); !slices.Equal(got, want) {
+				t.Errorf("%v, round %d: %d datagrams arrived, not those that were sent", pair[0], i, len(got))
+			}
 		}
 	}
 }
@@ -256,7 +284,7 @@ func TestBackpressure(t *testing.T) {
 	for i := 0; ; i++ {
 		for b.Fits(1, 1000) {
 			p := bytes.Repeat([]byte{byte(len(want))}, 1000-i&1)
-			b.Add(copy(b.Next()[:len(p)], p), 0)
+			b.Add(copy(b.Next()[:len(p)], p), 0, false)
 			want = append(want, p)
 		}
 		if err := c.Send(b); errors.Is(err, unix.EAGAIN) {
@@ -309,7 +337,7 @@ func TestNoAllocations(t *testing.T) {
 	b, r := NewBatch(), NewReceiver()
 	if n := testing.AllocsPerRun(100, func() {
 		for i := range 20 {
-			b.Add(1000, uint8(i/10))
+			b.Add(1000, uint8(i/10), false)
 		}
 		if err := one.Send(b); err != nil {
 			t.Fatal(err)

@@ -53,7 +53,7 @@ func probe(o Offloads) (unharmed bool, err error) {
 		}
 		for rest := want; len(rest) > 0; {
 			k := copy(b.Next()[:min(size, len(rest))], rest)
-			b.Add(k, 0)
+			b.Add(k, 0, false)
 			rest = rest[k:]
 		}
 		if err := c.Send(b); err != nil {

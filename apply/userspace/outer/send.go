@@ -29,7 +29,12 @@ func (c *Conn) Send(b *Batch) error {
 	retried := false
 	for b.sent < b.n {
 		segment := c.segment.Load()
-		n, errno := c.sendmmsg(b, segment)
+		n, errno := 0, unix.Errno(0)
+		if t := &b.trains[b.sent]; t.fragment && t.size > c.MaxPacket() {
+			n, errno = c.sendFragments(b)
+		} else {
+			n, errno = c.sendmmsg(b, b.n, segment)
+		}
 		if n > 0 {
 			b.advance(n)
 			retried = false
@@ -46,7 +51,9 @@ func (c *Conn) Send(b *Batch) error {
 			c.segment.Store(false)
 			continue
 		case errno == unix.EMSGSIZE, errno == unix.EINVAL:
-			c.RefreshMTU()
+			if c.RefreshMTU() && t.fragment {
+				continue
+			}
 		}
 		// An ICMP error that came in meanwhile is reported once, whatever is
 		// sent then; so it is tried again.
@@ -75,25 +82,37 @@ func (b *Batch) advance(n int) {
 	}
 }
 
-// sendmmsg hands the trains to the kernel, or packets, and returns how many it
-// took.
-func (c *Conn) sendmmsg(b *Batch, segment bool) (int, unix.Errno) {
+// sendFragments sends a train one by one, with leave to fragment.
+func (c *Conn) sendFragments(b *Batch) (int, unix.Errno) {
+	level, name, may, must := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT, unix.IP_PMTUDISC_DO
+	if c.ipv6 {
+		level, name, may, must = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT, unix.IPV6_PMTUDISC_DO
+	}
+	_ = unix.SetsockoptInt(c.fd, level, name, may) // it worked when the socket was made
+	n, errno := c.sendmmsg(b, b.sent+1, false)
+	_ = unix.SetsockoptInt(c.fd, level, name, must)
+	return n, errno
+}
+
+// sendmmsg hands the trains before end to the kernel, or their packets, and
+// returns how many it took.
+func (c *Conn) sendmmsg(b *Batch, end int, segment bool) (int, unix.Errno) {
 	m := &b.messages
 	n := 0
-	for i, at := b.sent, b.at; i < b.n && n < batchTrains; n++ {
+	for i, at := b.sent, b.at; i < end && n < batchTrains; n++ {
 		t := &b.trains[i]
-		end := t.end
+		until := t.end
 		if !segment {
-			end = min(at+t.size, end)
+			until = min(at+t.size, until)
 		}
 		m.pieces[n].Base = &b.buffer[at]
-		m.pieces[n].SetLen(end - at)
+		m.pieces[n].SetLen(until - at)
 		h := &m.headers[n].header
 		h.Iov = &m.pieces[n]
 		h.SetIovlen(1)
 		k := &m.controls[n]
 		k.used = 0
-		if end-at > t.size {
+		if until-at > t.size {
 			k.putUint16(unix.IPPROTO_UDP, unix.UDP_SEGMENT, uint16(t.size))
 		}
 		if t.tos != 0 {
@@ -108,7 +127,7 @@ func (c *Conn) sendmmsg(b *Batch, segment bool) (int, unix.Errno) {
 			h.Control = &k.octets[0]
 		}
 		h.SetControllen(k.used)
-		if at = end; at == t.end {
+		if at = until; at == t.end {
 			i++
 		}
 	}

@@ -26,6 +26,10 @@ const (
 	offloadUDP = offloadUSO4 | offloadUSO6
 )
 
+// queueLen is how many packets wait in a queue of the device until our reader is
+// given a CPU: as many as in one of the kernel's own tunnels.
+const queueLen = 1000
+
 // Offloads says which super-packets a device exchanges with this process.
 type Offloads struct{ TCP, UDP bool }
 
@@ -68,6 +72,9 @@ func (d *Device) prepare(name string, want Offloads) error {
 	// A host without IPv6 has nothing to switch off.
 	const none = 1 // IN6_ADDR_GEN_MODE_NONE
 	_ = netlink.LinkSetIP6AddrGenMode(link, none)
+	if err := netlink.LinkSetTxQLen(link, queueLen); err != nil {
+		return fmt.Errorf("queue length: %w", err)
+	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("up: %w", err)
 	}
