@@ -200,9 +200,7 @@ func TestTooLong(t *testing.T) {
 	if _, got := w.take(); len(got) != most {
 		t.Fatalf("%d octets of the longest packet that fits, %d", len(got), most)
 	}
-	for range 3 { // more than one at a time are not answered
-		w.put(offload.Header{}, flow4(leaves, 0, make([]byte, most-39)))
-	}
+	w.put(offload.Header{}, flow4(leaves, 0, make([]byte, most-39)))
 	if _, got := w.take(); got != nil {
 		t.Error("a packet that is too long went out")
 	}
@@ -214,8 +212,10 @@ func TestTooLong(t *testing.T) {
 		int(answer[26])<<8+int(answer[27]) != most {
 		t.Errorf("answer %x", answer)
 	}
+	w.out.answered += 1e12 // as if it were just now
+	w.put(offload.Header{}, flow4(leaves, 0, make([]byte, most-39)))
 	if _, again := w.read(w.back); again != nil {
-		t.Error("answered twice")
+		t.Error("answered again at once")
 	}
 }
 
