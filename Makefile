@@ -2,14 +2,15 @@
 # make demo      a tunnel between two namespaces, rekeyed while it is in use
 # make test      vet, lint, unit tests, then the tests with a real kernel and peer
 # make install   the command and its manual pages, below PREFIX
-# make bench     the data plane in user space beside wireguard-go, strongSwan's
+# make bench     ESP in user space beside wireguard-go, strongSwan's kernel-libipsec
 #                and no tunnel; BENCHRUNS=1 BENCHTIME=1s for a quick look
-# make soak      the long forms of the lab's tests of rekeys and crashes, hours
+# make soak      the long forms of the lab's tests of rekeys and crashes, hours;
+#                soak-native those of ESP in user space
 # make fuzz      each fuzz target for FUZZTIME; FUZZ=ike/wire: of one package
 # make clean
 #
-# demo, test and bench install what they need when root on Debian; otherwise they list
-# what is missing.
+# demo, test and bench install what they need when root on Debian; otherwise they
+# list what is missing.
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -25,6 +26,8 @@ FUZZ     ?= ...
 LABTIME  ?= 1100
 SOAK     ?= ^Test(Soak|StrongSwanRekeys|Kill|ManyExpires|ClockStep)$$
 SOAKTIME ?= 14400
+NATIVE   ?= ^Test(Interop|Ourselves|FullRate|CountedRekeys|KillTraffic|Kill|Soak|SoftLimits|FrozenPeer|TwoTunnels|FailedUp|Interrupted|Secrets|OnDemand|Examples)$$
+SOAKNATIVE ?= ^Test(Interop|Ourselves|FullRate|CountedRekeys|KillTraffic)$$
 
 BENCHRUNS  ?= 5
 BENCHTIME  ?= 3s
@@ -49,7 +52,7 @@ WIREGUARD          = $(CACHE_DIR)/wireguard-go-$(WIREGUARD_VERSION)/wireguard
 SCRIPTS := .ci/need .ci/run examples/demo test/lab/guest test/lab/run test/lab/setup
 PAGES   := man/ipsec-quick.8 man/ipsec-quick.toml.5 man/ipsec-quick-expire.7
 
-.PHONY: build demo test vet lint unit lab lab-tests soak bench install uninstall fuzz clean need need-lab
+.PHONY: build demo test vet lint unit native lab lab-tests soak soak-native bench install uninstall fuzz clean need need-lab
 
 # ---- The command -----------------------------------------------------------
 
@@ -81,6 +84,7 @@ test:
 	$(MAKE) --no-print-directory vet
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory unit
+	$(MAKE) --no-print-directory native
 	$(MAKE) --no-print-directory lab
 
 # The race detector needs a C compiler, the linters of pages and scripts are
@@ -128,6 +132,18 @@ lab: lab-tests
 	echo '== lab: the demo'
 	test/lab/run -t 300 examples/demo
 
+# Those of them that say something of ESP in user space, on this kernel.
+native: lab-tests
+	@echo '== native: ESP in user space'
+	test/lab/run -t 300 bin/lab.test -dataplane userspace -test.parallel 12 -test.run '$(NATIVE)'
+
+# Their long forms: with each cipher, mode and address family 1,000,000 packets,
+# 100 rekeys at 20,000 packets a second, TCP at full rate, 50 kills.
+soak-native: lab-tests
+	@test/lab/run -t $(SOAKTIME) bin/lab.test -dataplane userspace -full -test.parallel 1 -test.timeout 0 -test.v -test.run '$(SOAKNATIVE)'
+
+native soak-native bench: export IPSEC_QUICK_LAB = native
+
 # The tests that have a long form, in that form and one at a time, so that none
 # starves another. SOAK=REGEXP chooses some, such as SOAK=TestKill.
 soak: lab-tests
@@ -141,8 +157,6 @@ bench: build $(WIREGUARD)
 	CGO_ENABLED=0 $(GO) test -c -tags lab -o bin/bench.test ./test/bench
 	install -m 755 '$(WIREGUARD)' bin/wireguard-go
 	test/lab/run -t $(BENCHLIMIT) bin/bench.test -runs $(BENCHRUNS) -span $(BENCHTIME) -only '$(BENCH)' -what '$(BENCHWHAT)' -raw '$(BENCHJSON)'
-
-bench: export IPSEC_QUICK_LAB = native
 
 $(WIREGUARD):
 	@echo 'building wireguard-go $(WIREGUARD_VERSION)'

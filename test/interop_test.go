@@ -192,7 +192,7 @@ func (c tunnelCase) aboutESP() bool {
 
 // traffic sends pings both ways and, where ESP is what the case is about, a
 // stream of so many packets a second each way: 1,000,000 packets in the long form,
-// some thousands in the short one and none where the kernel is emulated.
+// a thousand in the short one and none where the kernel is emulated.
 func (c tunnelCase) traffic(t *testing.T, a, b *harness.Host, rate int) (note string) {
 	t.Helper()
 	pairs := c.pairs(a, b)
@@ -204,7 +204,7 @@ func (c tunnelCase) traffic(t *testing.T, a, b *harness.Host, rate int) (note st
 			t.Errorf("%d of 3 pings from %v to %v were answered", got, p[1], p[0])
 		}
 	}
-	packets := form(2_000, 1_000_000)
+	packets := form(1_000, 1_000_000)
 	if !c.aboutESP() || !*full && !inUserspace() {
 		return ""
 	}
@@ -283,7 +283,7 @@ func interop(t *testing.T, c tunnelCase, role string, place bench, row *harness.
 		p := c.pairs(them.host, us.host)[0]
 		within(t, 5*time.Second, "a ping", func() bool { return them.host.Ping(p[0], p[1], 1) == 1 })
 	}
-	note := c.traffic(t, initiator, responder, form(400, 3000))
+	note := c.traffic(t, initiator, responder, form(200, 3000))
 	row.Notef("%v, %s%s", took.Round(time.Millisecond), ours.describe(t), note)
 	esp := espKind()
 	if c.nat || c.encap {

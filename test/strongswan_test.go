@@ -25,7 +25,7 @@ func TestStrongSwan(t *testing.T) {
 	if got := a.Ping(a.Inner4, b.Inner4, 2); got != 2 {
 		t.Errorf("without a tunnel %d of 2 pings were answered", got)
 	}
-	if capture.Count(harness.KindClear) != 4 {
+	if !harness.Poll(time.Second, func() bool { return capture.Count(harness.KindClear) == 4 }) {
 		t.Errorf("the capture counts 2 pings in clear as: %v", capture)
 	}
 	capture.Reset()

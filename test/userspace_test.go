@@ -85,13 +85,13 @@ func TestFullRate(t *testing.T) {
 		retransmits int
 	}
 	var sums [2]sum
-	rounds := form(2, 12)
+	rounds, length := form(2, 12), form(3*time.Second, 5*time.Second)
 	for _, n := range []*harness.Net{rekeyed, steady} {
 		n.B().ServeIperf(t, n.B().Inner4)
 	}
 	for range rounds {
 		for i, n := range []*harness.Net{rekeyed, steady} {
-			r, err := n.A().Iperf(n.A().Inner4, n.B().Inner4, 5*time.Second)
+			r, err := n.A().Iperf(n.A().Inner4, n.B().Inner4, length)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -102,13 +102,14 @@ func TestFullRate(t *testing.T) {
 	p, ratio := qa.Peer(), sums[0].rate/sums[1].rate
 	row.Notef("%d rekeys; %.2f Gbit/s, %.2f with keys that stay, ratio %.2f; %d and %d segments sent again",
 		p.Rekeys.Child, sums[0].rate, sums[1].rate, ratio, sums[0].retransmits, sums[1].retransmits)
-	if least := form(0.7, 0.95); ratio < least {
-		t.Errorf("the rate with rekeys is %.2f of the one without, less than %.2f", ratio, least)
-	}
-	if want := rounds * 4; p.Rekeys.Child < want || p.Expires.Hard > 0 {
+	if want := int((length * time.Duration(rounds)).Seconds()) / 2; p.Rekeys.Child < want || p.Expires.Hard > 0 {
 		t.Errorf("%d rekeys, not %d; %d hard expires", p.Rekeys.Child, want, p.Expires.Hard)
 	}
-	if sums[0].retransmits > sums[1].retransmits {
+	if least := form(0.6, 0.95); ratio < least {
+		t.Errorf("the rate with rekeys is %.2f of the one without, less than %.2f", ratio, least)
+	}
+	// In a few seconds beside other tests chance has its share.
+	if *full && sums[0].retransmits > sums[1].retransmits {
 		t.Errorf("%d segments were sent again with rekeys, %d without", sums[0].retransmits, sums[1].retransmits)
 	}
 }
@@ -116,7 +117,7 @@ func TestFullRate(t *testing.T) {
 // TestCountedRekeys counts the packets of a stream over many rekeys.
 func TestCountedRekeys(t *testing.T) {
 	userspaceOnly(t)
-	rate, rekeys := form(5000, 20_000), form(5, 100)
+	rate, rekeys := form(1000, 20_000), form(5, 100)
 	row := harness.NewRow(userspaceGroup, fmt.Sprintf("%d packets a second each way, rekeyed every 2 s", rate), "both ends").Of(t)
 	n := harness.NewNet(t, "a", "b")
 	qa, qb := ours(t, n, everyTwoSeconds)
@@ -145,9 +146,6 @@ func TestKillTraffic(t *testing.T) {
 	kills, patience := form(5, 50), form(time.Second, 300*time.Millisecond)
 	n := harness.NewNet(t, "a", "b")
 	a, b := n.A(), n.B()
-	for _, h := range n.Hosts {
-		h.Run("ip", "link", "set", "eth0", "gso_max_segs", "1")
-	}
 	fa, fb := between(a, b), between(b, a)
 	fb.start = "passive"
 	qa, qb := harness.NewQuick(t, a, "killed", fa.String()), harness.NewQuick(t, b, "peer", fb.String())

@@ -70,9 +70,14 @@ func StartCapture(t testing.TB, n *Net) *Capture {
 			ports[ifi.Index] = n.Hosts[i].Name
 		}
 		var err error
-		c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_ALL)))
+		c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_ALL)))
 		return err
 	})
+	if err == nil {
+		// A host may hand packets of one size to its link as one: what it is to be
+		// split into is in the header.
+		err = unix.SetsockoptInt(c.fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1)
+	}
 	if err != nil {
 		t.Fatalf("capture: %v", err)
 	}
@@ -92,9 +97,10 @@ func htons(v uint16) uint16 { return v<<8 | v>>8 }
 // run reads packets until Stop, and then those that are queued.
 func (c *Capture) run(ports map[int]string) {
 	defer close(c.done)
-	buf := make([]byte, 1<<16)
+	const vnetHeader, etherHeader = 10, 14
+	buf := make([]byte, 1<<17)
 	for {
-		n, from, err := unix.Recvfrom(c.fd, buf, unix.MSG_TRUNC)
+		n, from, err := unix.Recvfrom(c.fd, buf, 0)
 		if errors.Is(err, unix.EAGAIN) {
 			select {
 			case <-c.stop:
@@ -104,28 +110,57 @@ func (c *Capture) run(ports map[int]string) {
 			}
 		}
 		ll, ok := from.(*unix.SockaddrLinklayer)
-		if err != nil || !ok || ll.Pkttype == unix.PACKET_OUTGOING || ports[ll.Ifindex] == "" {
+		if err != nil || !ok || n < vnetHeader+etherHeader || ll.Pkttype == unix.PACKET_OUTGOING || ports[ll.Ifindex] == "" {
 			continue
 		}
-		packet := buf[:min(n, len(buf))]
+		packet := buf[vnetHeader+etherHeader : n]
 		kind, what := classify(htons(ll.Protocol), packet)
 		c.mu.Lock()
-		c.counts[kind]++
-		if kind == KindIKE {
-			c.largest = max(c.largest, n)
+		if kind == KindESP || kind == KindESPinUDP {
+			c.esp(packet, kind, buf[:vnetHeader])
+		} else {
+			c.counts[kind]++
 		}
-		if c.sequences != nil && (kind == KindESP || kind == KindESPinUDP) {
-			c.sequences.add(packet, kind)
+		if kind == KindIKE {
+			c.largest = max(c.largest, len(packet))
 		}
 		if kind == KindClear {
 			c.from[ports[ll.Ifindex]]++
 		}
 		if kind == KindClear && len(c.clear) < 10 {
 			c.clear = append(c.clear, fmt.Sprintf("%s from %s: %s, %d bytes",
-				time.Now().Format("15:04:05.000"), ports[ll.Ifindex], what, n))
+				time.Now().Format("15:04:05.000"), ports[ll.Ifindex], what, len(packet)))
 		}
 		c.mu.Unlock()
 	}
+}
+
+// esp counts the ESP packets that were handed over as one (struct virtio_net_hdr).
+func (c *Capture) esp(packet []byte, kind Kind, vnet []byte) {
+	const udpSegments = 5 // VIRTIO_NET_HDR_GSO_UDP_L4
+	data := packet[espOffset(packet, kind):]
+	size := len(data)
+	if vnet[1] == udpSegments {
+		size = int(binary.NativeEndian.Uint16(vnet[4:]))
+	}
+	for ; len(data) > 0; data = data[min(size, len(data)):] {
+		c.counts[kind]++
+		if c.sequences != nil {
+			c.sequences.add(data[:min(size, len(data))])
+		}
+	}
+}
+
+// espOffset is where ESP begins in a packet that was classified as such.
+func espOffset(packet []byte, kind Kind) int {
+	start := 40
+	if packet[0]>>4 == 4 {
+		start = int(packet[0]&15) * 4
+	}
+	if kind == KindESPinUDP {
+		start += 8
+	}
+	return start
 }
 
 // Stop ends the capture. Packets that were sent before it are counted.

@@ -16,8 +16,7 @@ type Sequences struct {
 }
 
 // Sequences has the capture look at the sequence numbers of ESP packets from now
-// on. A packet that a host hands to its link for segmentation would be one to the
-// capture, so hosts must not (ip link set eth0 gso_max_segs 1).
+// on.
 func (c *Capture) Sequences() *Sequences {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -25,19 +24,11 @@ func (c *Capture) Sequences() *Sequences {
 	return c.sequences
 }
 
-// add notes an ESP packet, given with its IP header.
-func (s *Sequences) add(packet []byte, kind Kind) {
-	start := 40
-	if packet[0]>>4 == 4 {
-		start = int(packet[0]&15) * 4
-	}
-	if kind == KindESPinUDP {
-		start += 8
-	}
-	if len(packet) < start+16 {
+// add notes an ESP packet.
+func (s *Sequences) add(esp []byte) {
+	if len(esp) < 16 {
 		return
 	}
-	esp := packet[start:]
 	number := [8]byte(esp)
 	iv := [12]byte(append(esp[:4:4], esp[8:16]...))
 	if s.numbers[number] || s.ivs[iv] {
