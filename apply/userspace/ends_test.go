@@ -69,7 +69,7 @@ func twoEnds(t testing.TB) (one, two *end) {
 		e.ip("addr add %v/24 dev outer", outer4(e.n))
 		e.ip("addr add %v/64 dev outer nodad", outer6(e.n))
 		e.ip("addr add %v/32 dev lo", inner4(e.n))
-		e.ip("addr add %v/128 dev lo", inner6(e.n))
+		e.ip("addr add %v/128 dev lo nodad", inner6(e.n))
 		e.open()
 	}
 	return one, two

@@ -112,8 +112,8 @@ var _ apply.Dataplane = (*Plane)(nil)
 func open(o Options, newCarrier func(*Plane) (carrier, error)) (*Plane, error) {
 	p := &Plane{
 		o: o, events: newEvents(), ended: make(chan struct{}),
-		sad: table[saRecord]{path: filepath.Join(o.Dir, fileSAD)},
-		spd: table[policyRecord]{path: filepath.Join(o.Dir, fileSPD)},
+		sad: newTable[saRecord](filepath.Join(o.Dir, fileSAD)),
+		spd: newTable[policyRecord](filepath.Join(o.Dir, fileSPD)),
 	}
 	p.tables.Store(&tables{})
 	var err error

@@ -68,7 +68,7 @@ func (r Reader) Query(id apply.SAID) (apply.Usage, error) {
 
 // list is what is installed and wanted.
 func (r Reader) list(wanted func(apply.Installed) bool) ([]apply.Installed, error) {
-	sad := table[saRecord]{path: filepath.Join(r.Dir, fileSAD)}
+	sad := newTable[saRecord](filepath.Join(r.Dir, fileSAD))
 	slots, err := sad.peek()
 	if err != nil {
 		return nil, err

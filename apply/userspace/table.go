@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"unsafe"
 
@@ -29,7 +28,11 @@ type table[T any] struct {
 	slots  []*slot[T]
 	free   []*slot[T]
 	order  uint64 // the highest there is
+	boot   [36]byte
 }
+
+// newTable is the table at a path. Nothing is opened.
+func newTable[T any](path string) table[T] { return table[T]{path: path, boot: bootID()} }
 
 // A slot is the place of one record.
 type slot[T any] struct {
@@ -58,16 +61,32 @@ const (
 	maxChunks = 1 << 14
 )
 
-// magic is what the file begins with. The boot is in the header too: what was
-// written before a power failure may be older than what was sent.
+// magic is what the file begins with. Layout, size of a record and boot follow.
 const magic = "ipsec-quick esp\n"
 
-func header(recordSize uintptr) []byte {
-	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	b := append([]byte(magic), strings.TrimSpace(string(boot))...)
-	b = append(b, 0)
-	b = binary.NativeEndian.AppendUint32(b, layout)
-	return binary.NativeEndian.AppendUint64(b, uint64(recordSize))
+// bootID tells boots apart: what was written before a power failure may be older
+// than what was sent. It is zero where it cannot be read, as in a program that took
+// the place of one that had given up its rights; that has seen no other boot.
+func bootID() (id [36]byte) {
+	text, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	copy(id[:], text)
+	return id
+}
+
+// header is what a file of this boot begins with.
+func (t *table[T]) header() []byte {
+	b := binary.NativeEndian.AppendUint32([]byte(magic), layout)
+	b = binary.NativeEndian.AppendUint64(b, uint64(t.slotSize()))
+	return append(b, t.boot[:]...)
+}
+
+// ours reports whether a file begins as one of this boot does.
+func (t *table[T]) ours(header []byte) bool {
+	want := t.header()
+	if t.boot == ([36]byte{}) {
+		want, header = want[:len(want)-len(t.boot)], header[:len(want)-len(t.boot)]
+	}
+	return bytes.Equal(header, want)
 }
 
 // slotSize and chunkSize are in octets; a chunk is whole pages, as a mapping is.
@@ -118,12 +137,11 @@ func (t *table[T]) chunksOf(f *os.File) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	want := header(t.slotSize())
-	got := make([]byte, len(want))
+	got := make([]byte, len(t.header()))
 	if _, err := f.ReadAt(got, 0); err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
 	}
-	if !info.Mode().IsRegular() || !bytes.Equal(got, want) {
+	if !info.Mode().IsRegular() || !t.ours(got) {
 		return 0, errLayout
 	}
 	return int(min(max(0, info.Size()-headerLen)/int64(t.chunkSize()), maxChunks)), nil
@@ -246,7 +264,7 @@ func (t *table[T]) create() error {
 		return err
 	}
 	b := make([]byte, headerLen)
-	copy(b, header(t.slotSize()))
+	copy(b, t.header())
 	if _, err = f.Write(b); err == nil {
 		err = os.Rename(name, t.path)
 	}
