@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -65,8 +66,24 @@ func guards(c *nftables.Conn) ([]*nftables.Table, error) {
 	return tables, err
 }
 
-// setGuard replaces the table in one transaction.
-func setGuard(o Options, policies []apply.Policy) error {
+// A guard is the table of a tunnel.
+type guard struct {
+	table *nftables.Table
+	rules map[string][]*nftables.Rule // by policy; nil: to be read, for their handles
+}
+
+// The chains. Those that let pass come before what drops.
+const (
+	chainInput   = "input"
+	chainForward = "forward"
+	chainOutput  = "output"
+	chainIn      = "covered" // what is covered, inbound
+	chainPassIn  = "pass-in"
+	chainPassOut = "pass-out"
+)
+
+// replace makes it anew, in one transaction.
+func (g *guard) replace(policies map[policy]bool, local []uint16) error {
 	c, err := openGuard()
 	if err == nil {
 		_, err = guards(c)
@@ -74,17 +91,82 @@ func setGuard(o Options, policies []apply.Policy) error {
 	if err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
-	table := guardTable(o.Device)
-	c.AddTable(table)
-	c.DelTable(table)
-	c.AddTable(table)
-	b := builder{c, table}
-	b.inbound(policies, o.Ports)
-	b.outbound(policies)
+	c.AddTable(g.table)
+	c.DelTable(g.table)
+	c.AddTable(g.table)
+	b := builder{c, g.table}
+	b.frame(local)
+	for p := range policies {
+		b.policy(p)
+	}
+	g.rules = nil
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
 	return nil
+}
+
+// add adds policies.
+func (g *guard) add(policies []policy) error {
+	c, err := openGuard()
+	if err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	b := builder{c, g.table}
+	for _, p := range policies {
+		b.policy(p)
+	}
+	g.rules = nil
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	return nil
+}
+
+// remove removes policies.
+func (g *guard) remove(policies []policy) error {
+	c, err := openGuard()
+	if err == nil && g.rules == nil {
+		err = g.read(c)
+	}
+	for _, p := range policies {
+		for _, r := range g.rules[p.name()] {
+			err = errors.Join(err, c.DelRule(r))
+		}
+		delete(g.rules, p.name())
+	}
+	if err == nil {
+		err = c.Flush()
+	}
+	if err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	return nil
+}
+
+// read learns the rules' handles.
+func (g *guard) read(c *nftables.Conn) error {
+	g.rules = map[string][]*nftables.Rule{}
+	for _, name := range []string{chainIn, chainOutput, chainPassIn, chainPassOut} {
+		rules, err := c.GetRules(g.table, &nftables.Chain{Name: name, Table: g.table})
+		if err != nil {
+			return err
+		}
+		for _, r := range rules {
+			if comment, ok := userdata.GetString(r.UserData, userdata.TypeComment); ok {
+				g.rules[comment] = append(g.rules[comment], &nftables.Rule{Table: g.table, Chain: r.Chain, Handle: r.Handle})
+			}
+		}
+	}
+	return nil
+}
+
+// name of a policy in the comments of its rules.
+func (p policy) name() string {
+	if p.bypass {
+		return "bypass " + p.Selector.String()
+	}
+	return p.Selector.String()
 }
 
 // hasGuard reports whether the table is there.
@@ -116,7 +198,7 @@ func removeGuard(device string) (removed bool, err error) {
 	return there, nil
 }
 
-// builder makes the chains of a table.
+// builder adds to a table.
 type builder struct {
 	c     *nftables.Conn
 	table *nftables.Table
@@ -125,18 +207,22 @@ type builder struct {
 // match is a part of a rule.
 type match []expr.Any
 
-func (b *builder) chain(name string, hook *nftables.ChainHook, priority nftables.ChainPriority) *nftables.Chain {
-	return b.c.AddChain(&nftables.Chain{
+func (b *builder) chain(name string, hook *nftables.ChainHook, priority nftables.ChainPriority) {
+	b.c.AddChain(&nftables.Chain{
 		Name: name, Table: b.table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityRef(priority),
 	})
 }
 
-func (b *builder) rule(chain *nftables.Chain, verdict expr.Any, parts ...match) {
+func (b *builder) rule(chain string, comment string, verdict expr.Any, parts ...match) {
 	var all []expr.Any
 	for _, p := range parts {
 		all = append(all, p...)
 	}
-	b.c.AddRule(&nftables.Rule{Table: b.table, Chain: chain, Exprs: append(all, verdict)})
+	r := &nftables.Rule{Table: b.table, Chain: &nftables.Chain{Name: chain, Table: b.table}, Exprs: append(all, verdict)}
+	if comment != "" {
+		r.UserData = userdata.AppendString(nil, userdata.TypeComment, comment)
+	}
+	b.c.AddRule(r)
 }
 
 var (
@@ -144,47 +230,49 @@ var (
 	drop = &expr.Verdict{Kind: expr.VerdictDrop}
 )
 
-// inbound is what comes to this host or through it.
-func (b *builder) inbound(policies []apply.Policy, local []uint16) {
-	covered := b.c.AddChain(&nftables.Chain{Name: "covered", Table: b.table})
-	for _, p := range policies {
-		b.policy(covered, p, apply.In)
+// frame makes the chains, with what is the same for all policies.
+func (b *builder) frame(local []uint16) {
+	jump := func(from, to string) { b.rule(from, "", &expr.Verdict{Kind: expr.VerdictJump, Chain: to}) }
+	for _, name := range []string{chainPassIn, chainPassOut, chainIn} {
+		b.c.AddChain(&nftables.Chain{Name: name, Table: b.table})
 	}
-	input := b.chain("input", nftables.ChainHookInput, *nftables.ChainPriorityFilter)
-	b.rule(input, pass, meta(expr.MetaKeyIIFTYPE, u16(unix.ARPHRD_LOOPBACK)))
+	jump(chainIn, chainPassIn)
+	b.chain(chainInput, nftables.ChainHookInput, *nftables.ChainPriorityFilter)
+	b.rule(chainInput, "", pass, meta(expr.MetaKeyIIFTYPE, u16(unix.ARPHRD_LOOPBACK)))
 	for _, port := range local { // IKE, and ESP for our sockets
-		b.rule(input, pass, ofProtocol(unix.IPPROTO_UDP), transport(2, be16(port), nil))
+		b.rule(chainInput, "", pass, ofProtocol(unix.IPPROTO_UDP), transport(2, be16(port), nil))
 	}
-	b.rule(input, pass, ofProtocol(unix.IPPROTO_ESP))
+	b.rule(chainInput, "", pass, ofProtocol(unix.IPPROTO_ESP))
 	// Without these no path is found to have a smaller MTU, where a policy covers
-	// the routers on it (RFC 4301, Section 8.2.1).
-	b.rule(input, pass, ofFamily(false), ofProtocol(unix.IPPROTO_ICMP), transport(0, []byte{3, 4}, nil)) // fragmentation needed
-	b.rule(input, pass, ofFamily(true), ofProtocol(unix.IPPROTO_ICMPV6), transport(0, []byte{2}, nil))   // packet too big
-	forward := b.chain("forward", nftables.ChainHookForward, *nftables.ChainPriorityFilter)
-	for _, chain := range []*nftables.Chain{input, forward} {
-		b.rule(chain, pass, meta(expr.MetaKeyIIFGROUP, u32(group)))
-		b.rule(chain, &expr.Verdict{Kind: expr.VerdictJump, Chain: covered.Name})
+	// the routers on it (RFC 4301, Section 8.2.1): fragmentation needed, and packet
+	// too big.
+	b.rule(chainInput, "", pass, ofFamily(false), ofProtocol(unix.IPPROTO_ICMP), transport(0, []byte{3, 4}, nil))
+	b.rule(chainInput, "", pass, ofFamily(true), ofProtocol(unix.IPPROTO_ICMPV6), transport(0, []byte{2}, nil))
+	b.chain(chainForward, nftables.ChainHookForward, *nftables.ChainPriorityFilter)
+	for _, chain := range []string{chainInput, chainForward} {
+		b.rule(chain, "", pass, meta(expr.MetaKeyIIFGROUP, u32(group)))
+		jump(chain, chainIn)
 	}
+	b.chain(chainOutput, nftables.ChainHookPostrouting, afterNAT)
+	b.rule(chainOutput, "", pass, meta(expr.MetaKeyOIFTYPE, u16(unix.ARPHRD_LOOPBACK)))
+	b.rule(chainOutput, "", pass, meta(expr.MetaKeyOIFGROUP, u32(group)))
+	b.rule(chainOutput, "", pass, meta(expr.MetaKeyMARK, u32(Mark)))
+	jump(chainOutput, chainPassOut)
 }
 
-// outbound is what leaves.
-func (b *builder) outbound(policies []apply.Policy) {
-	chain := b.chain("output", nftables.ChainHookPostrouting, afterNAT)
-	b.rule(chain, pass, meta(expr.MetaKeyOIFTYPE, u16(unix.ARPHRD_LOOPBACK)))
-	b.rule(chain, pass, meta(expr.MetaKeyOIFGROUP, u32(group)))
-	b.rule(chain, pass, meta(expr.MetaKeyMARK, u32(Mark)))
-	for _, p := range policies {
-		b.policy(chain, p, apply.Out)
+// policy is one policy, in both directions.
+func (b *builder) policy(p policy) {
+	if p.bypass {
+		b.rule(chainPassIn, p.name(), pass, covered(p.Selector, apply.In)...)
+		b.rule(chainPassOut, p.name(), pass, covered(p.Selector, apply.Out)...)
+		return
 	}
+	b.rule(chainIn, p.name(), drop, covered(p.Selector, apply.In)...)
+	b.rule(chainOutput, p.name(), drop, covered(p.Selector, apply.Out)...)
 }
 
-// policy is one policy in one direction.
-func (b *builder) policy(chain *nftables.Chain, p apply.Policy, d apply.Direction) {
-	s := p.Selector
-	verdict := expr.Any(drop)
-	if p.Action == apply.Bypass {
-		verdict = pass
-	}
+// covered matches the packets of a selector in one direction.
+func covered(s apply.Selector, d apply.Direction) []match {
 	src, dst, sport, dport := s.SrcDst(d)
 	parts := []match{ofFamily(s.Local.Addr().Is6()), address(src, true), address(dst, false)}
 	if s.Protocol != 0 {
@@ -200,7 +288,7 @@ func (b *builder) policy(chain *nftables.Chain, p apply.Policy, d apply.Directio
 			parts = append(parts, port(0, sport), port(2, dport))
 		}
 	}
-	b.rule(chain, verdict, parts...)
+	return parts
 }
 
 func u16(v uint16) []byte { return binary.NativeEndian.AppendUint16(nil, v) }

@@ -69,8 +69,8 @@ func listRules() ([]rule, error) {
 	return out, nil
 }
 
-// addRoute adds a route to the device, or changes its source.
-func addRoute(e route, table, device int) error {
+// netlink is the route in a table.
+func (e route) netlink(table, device int) *netlink.Route {
 	r := &netlink.Route{Dst: ipNet(e.to), Table: table, Protocol: protocol, Scope: unix.RT_SCOPE_LINK, LinkIndex: device}
 	if e.src.IsValid() {
 		r.Src = e.src.AsSlice()
@@ -78,10 +78,7 @@ func addRoute(e route, table, device int) error {
 	if e.unreachable {
 		r.Type, r.Priority, r.Scope, r.LinkIndex = unix.RTN_UNREACHABLE, math.MaxUint32, unix.RT_SCOPE_UNIVERSE, 0
 	}
-	if err := netlink.RouteReplace(r); err != nil {
-		return fmt.Errorf("add a route for %v: %w", e.to, err)
-	}
-	return nil
+	return r
 }
 
 // listRoutes returns those of all our tunnels.

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"ipsec-quick/apply"
@@ -71,47 +69,46 @@ type route struct {
 	unreachable bool
 }
 
-// routing is what one tunnel has in the kernel's routing.
+// routing is what a policy needs.
 type routing struct {
-	table  int
 	rules  []rule
 	routes []route
 }
 
-func (r *routing) rule(e rule) {
-	e.table = r.table
-	r.rules = append(r.rules, e)
+// A planner says what policies need.
+type planner struct {
+	table   int
+	ports   []uint16
+	strict  bool // rp_filter
+	main    map[bool][]netip.Prefix
+	sources map[netip.Prefix]netip.Addr
 }
 
-// plan is what the policies need.
-func plan(policies []apply.Policy, table int, local []uint16) (*routing, error) {
-	r := &routing{table: table}
-	for _, ipv6 := range []bool{false, true} {
-		var mine []apply.Policy
-		for _, p := range policies {
-			if p.Selector.Local.Addr().Is6() == ipv6 {
-				mine = append(mine, p)
-			}
-		}
-		if len(mine) == 0 {
-			continue
-		}
-		if err := r.frame(ipv6, local); err != nil {
-			return nil, err
-		}
-		for _, p := range mine {
-			r.policy(p)
-		}
-		if err := r.unbound(mine, ipv6); err != nil {
-			return nil, err
-		}
+func newPlanner(table int, ports []uint16) (*planner, error) {
+	strict, err := strictReversePath()
+	return &planner{
+		table: table, ports: ports, strict: strict, main: map[bool][]netip.Prefix{}, sources: map[netip.Prefix]netip.Addr{},
+	}, err
+}
+
+// policy is what a policy needs, what others need as well first.
+func (pl *planner) policy(p policy) (*routing, error) {
+	r := new(routing)
+	pl.frame(r, p.Local.Addr().Is6())
+	bound(r, p)
+	if err := pl.unbound(r, p); err != nil {
+		return nil, err
+	}
+	for i := range r.rules {
+		r.rules[i].table = pl.table
 	}
 	return r, nil
 }
 
-// frame is what all tunnels have.
-func (r *routing) frame(ipv6 bool, local []uint16) error {
-	all := anywhere(ipv6)
+func (r *routing) rule(e rule) { r.rules = append(r.rules, e) }
+
+// frame is what all policies of a family need.
+func (pl *planner) frame(r *routing, ipv6 bool) {
 	r.rule(rule{ipv6: ipv6, pref: prefExempt, mark: Mark, skip: true})
 	if ipv6 {
 		r.rule(rule{ipv6: true, pref: prefSource, from: netip.MustParsePrefix("::/1"), skip: true})
@@ -119,34 +116,28 @@ func (r *routing) frame(ipv6 bool, local []uint16) error {
 	}
 	r.rule(rule{ipv6: ipv6, pref: prefEnd})
 	// Without the device, which somebody might delete, nothing is reachable.
+	all := anywhere(ipv6)
 	r.routes = append(r.routes, route{to: all}, route{to: all, unreachable: true})
-	if ipv6 {
-		return nil
-	}
-	strict, err := strictReversePath()
-	if err != nil || !strict {
-		return err
+	if ipv6 || !pl.strict {
+		return
 	}
 	// What comes for our sockets has no mark: the way back to where it comes from
 	// must not be found to be the device (rp_filter, which IPv6 has not).
-	for _, port := range local {
+	for _, port := range pl.ports {
 		r.rule(rule{pref: prefExempt, protocol: unix.IPPROTO_UDP, sport: ports{port, port}, local: true, skip: true})
 	}
 	r.rule(rule{pref: prefExempt, protocol: unix.IPPROTO_ESP, local: true, skip: true})
-	return nil
 }
 
-// policy brings packets that have a source address.
-func (r *routing) policy(p apply.Policy) {
+// bound brings packets that have a source address.
+func bound(r *routing, p policy) {
 	e, exact := matching(p.Selector)
-	e.from, e.to = limited(p.Selector.Local), limited(p.Selector.Remote)
-	if p.Action != apply.Bypass {
+	e.from, e.to = limited(p.Local), limited(p.Remote)
+	switch {
+	case !p.bypass:
 		e.pref = prefBound + width(p.Selector)
 		r.rule(e)
-		return
-	}
-	// A bypass that cannot be said exactly would let too much pass.
-	if exact {
+	case exact: // one that cannot be said exactly would let too much pass
 		e.pref, e.skip = prefBypass, true
 		r.rule(e)
 	}
@@ -184,94 +175,6 @@ func limited(p netip.Prefix) netip.Prefix {
 		return netip.Prefix{}
 	}
 	return p
-}
-
-// apply makes the kernel have just this of the tunnel. What is new comes first.
-// Tables of devices that are no more are nobody's, and go too.
-func (r *routing) apply(device *netlink.LinkAttrs, change func(string)) error {
-	dead, err := deadTables()
-	if err != nil {
-		return err
-	}
-	haveRoutes, err := listRoutes()
-	if err != nil {
-		return err
-	}
-	haveRules, err := listRules()
-	if err != nil {
-		return err
-	}
-	for _, e := range r.routes {
-		if slices.ContainsFunc(haveRoutes, func(n netlink.Route) bool { return n.Table == r.table && routeOf(n) == e }) {
-			continue
-		}
-		if err := addRoute(e, r.table, device.Index); err != nil {
-			return err
-		}
-		change(e.command("replace", device.Name, r.table))
-	}
-	have, want := setOf(haveRules), setOf(r.rules)
-	for _, e := range r.rules {
-		if have[e] {
-			continue
-		}
-		if err := changeRule(netlink.RuleAdd, e); err != nil && !errors.Is(err, unix.EEXIST) {
-			return explain(err)
-		}
-		change(e.command("add"))
-	}
-	var failed error
-	// What exempts our sockets goes after what they are exempted from.
-	slices.SortStableFunc(haveRules, func(a, b rule) int { return framing(a) - framing(b) })
-	for _, e := range haveRules {
-		if want[e] || e.table != r.table && !dead(e.table) {
-			continue
-		}
-		if err := changeRule(netlink.RuleDel, e); err != nil && !errors.Is(err, unix.ENOENT) {
-			failed = errors.Join(failed, fmt.Errorf("remove a rule: %w", err))
-			continue
-		}
-		change(e.command("del"))
-	}
-	for _, old := range haveRoutes {
-		e := routeOf(old)
-		if old.Table == r.table && slices.Contains(r.routes, e) || old.Table != r.table && !dead(old.Table) {
-			continue
-		}
-		if err := netlink.RouteDel(&old); err != nil && !errors.Is(err, unix.ESRCH) {
-			failed = errors.Join(failed, fmt.Errorf("remove a route: %w", err))
-			continue
-		}
-		change(e.command("del", device.Name, old.Table))
-	}
-	return failed
-}
-
-// framing is 1 for what all tunnels have, see frame.
-func framing(e rule) int {
-	if e.pref == prefExempt || e.pref == prefEnd {
-		return 1
-	}
-	return 0
-}
-
-// deadTables tells the tables whose device is not there.
-func deadTables() (func(table int) bool, error) {
-	links, err := netlink.LinkList()
-	if err != nil {
-		return nil, fmt.Errorf("list devices: %w", err)
-	}
-	return func(table int) bool {
-		return !slices.ContainsFunc(links, func(l netlink.Link) bool { return tableBase+l.Attrs().Index == table })
-	}, nil
-}
-
-func setOf(rules []rule) map[rule]bool {
-	set := map[rule]bool{}
-	for _, e := range rules {
-		set[e] = true
-	}
-	return set
 }
 
 // explain names what a kernel has to have.

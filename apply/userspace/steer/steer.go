@@ -22,8 +22,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -59,9 +59,15 @@ type Steer struct {
 	o Options
 
 	mu     sync.Mutex
-	synced bool
-	last   []apply.Policy // what the kernel has been made to have, if synced
-	warned bool           // of a kernel without nftables
+	warned bool       // of a kernel without nftables
+	have   *installed // nil: not known
+}
+
+// A policy is what of an apply.Policy makes a difference here. A guard and the
+// policy that it stands behind are the same.
+type policy struct {
+	apply.Selector
+	bypass bool
 }
 
 // Open changes nothing.
@@ -81,22 +87,40 @@ func MarkSocket(fd int) error {
 func (s *Steer) Sync(policies []apply.Policy) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	want := relevant(policies)
-	if s.synced && slices.Equal(want, s.last) {
-		return nil
+	want := make(map[policy]bool, len(policies))
+	for _, p := range policies {
+		want[policy{p.Selector, p.Action == apply.Bypass}] = true
 	}
-	s.synced = false
-	var err error
-	if len(want) == 0 {
-		err = s.clear()
-	} else {
-		err = s.set(want, false)
+	have := s.have
+	s.have = nil // until it is known again
+	switch {
+	case len(want) == 0:
+		return s.clear()
+	case have == nil || have.change(want, s.o) != nil:
+		return s.install(want, false)
 	}
-	if err != nil {
-		return err
+	s.have = have
+	if len(have.stale) > 0 {
+		time.AfterFunc(liftAfter, s.lift)
 	}
-	s.synced, s.last = true, want
 	return nil
+}
+
+// liftAfter is how long a policy that has gone is guarded. A removal from a table of
+// nftables takes the kernel some hundredths of a second, and often many policies go
+// together.
+const liftAfter = 100 * time.Millisecond
+
+// lift removes the guards of policies that have gone.
+func (s *Steer) lift() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.have == nil {
+		return
+	}
+	if err := s.have.lift(); err != nil {
+		s.o.Log.Error("traffic that no policy covers any more is still dropped", "err", err)
+	}
 }
 
 // Refresh puts back what somebody took away since the last Sync: a network
@@ -105,48 +129,38 @@ func (s *Steer) Sync(policies []apply.Policy) error {
 func (s *Steer) Refresh() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.synced || len(s.last) == 0 {
+	if s.have == nil {
 		return nil
 	}
 	guarded, err := hasGuard(s.o.Device)
 	if err != nil && !errors.Is(err, errNoGuard) {
 		return fmt.Errorf("guard: %w", err)
 	}
-	return s.set(s.last, guarded)
-}
-
-// relevant is what of policies makes a difference here. A guard and the policy
-// that it stands behind are the same.
-func relevant(policies []apply.Policy) []apply.Policy {
-	var out []apply.Policy
-	for _, p := range policies {
-		steered := apply.Policy{Selector: p.Selector, Action: apply.Block}
-		if p.Action == apply.Bypass {
-			steered.Action = apply.Bypass
-		}
-		if !slices.Contains(out, steered) {
-			out = append(out, steered)
-		}
+	want := make(map[policy]bool, len(s.have.policies))
+	for p := range s.have.policies {
+		want[p] = true
 	}
-	slices.SortStableFunc(out, func(a, b apply.Policy) int { return int(a.Priority()) - int(b.Priority()) })
-	return out
+	return s.install(want, guarded)
 }
 
-// set puts the guard up first, then the routes, then the rules to them: at no
-// time does anything leave in clear.
-func (s *Steer) set(policies []apply.Policy, guarded bool) error {
+// install makes the kernel have all, whatever it has. The guard comes first, then
+// the routes, then the rules to them: at no time does anything leave in clear.
+// With guarded it is there.
+func (s *Steer) install(want map[policy]bool, guarded bool) error {
 	link, err := netlink.LinkByName(s.o.Device)
+	if err == nil {
+		err = prepare(link)
+	}
 	if err != nil {
 		return fmt.Errorf("TUN device %s: %w", s.o.Device, err)
 	}
-	if err := prepare(link); err != nil {
-		return fmt.Errorf("TUN device %s: %w", s.o.Device, err)
-	}
+	i := newInstalled(link.Attrs(), s.o)
 	if !guarded {
-		err = setGuard(s.o, policies)
+		err = i.guard.replace(want, s.o.Ports)
 	}
 	switch {
 	case errors.Is(err, errNoGuard):
+		i.guard = nil
 		if !s.warned {
 			s.o.Log.Warn(err.Error())
 		}
@@ -154,14 +168,25 @@ func (s *Steer) set(policies []apply.Policy, guarded bool) error {
 	case err != nil:
 		return err
 	case !guarded:
-		s.o.Change(fmt.Sprintf("nft 'table inet %s' # drops what %d policies cover, unless it comes or goes by a TUN device",
-			guardTable(s.o.Device).Name, len(policies)))
+		s.o.Change(fmt.Sprintf("nft 'table inet %s' # drops what the selectors cover, unless it comes or goes by a TUN device",
+			guardTable(s.o.Device).Name))
 	}
-	want, err := plan(policies, tableBase+link.Attrs().Index, s.o.Ports)
+	plan, err := i.plan(s.o)
 	if err != nil {
 		return err
 	}
-	return want.apply(link.Attrs(), s.o.Change)
+	for p := range want {
+		r, err := plan.policy(p)
+		if err != nil {
+			return err
+		}
+		i.count(p, r)
+	}
+	if err := i.replace(s.o.Change); err != nil {
+		return err
+	}
+	s.have = i
+	return nil
 }
 
 // prepare makes the device one that routes can lead to. The kernel is to send
@@ -195,8 +220,7 @@ func (s *Steer) clear() error {
 	case !errors.As(err, &absent):
 		return fmt.Errorf("TUN device %s: %w", s.o.Device, err)
 	}
-	none := &routing{table: tableBase + device.Index}
-	if err := none.apply(device, s.o.Change); err != nil {
+	if err := newInstalled(device, s.o).replace(s.o.Change); err != nil {
 		return err
 	}
 	removed, err := removeGuard(s.o.Device)

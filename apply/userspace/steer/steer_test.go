@@ -38,6 +38,13 @@ func (n *network) sync(s *Steer, policies ...apply.Policy) {
 	}
 }
 
+// syncAway is sync for policies some of which go.
+func (n *network) syncAway(s *Steer, policies ...apply.Policy) {
+	n.t.Helper()
+	n.sync(s, policies...)
+	n.gw.do(s.lift) // the timer's goroutine is in another namespace
+}
+
 func (n *network) expect(want string, p packet) {
 	n.t.Helper()
 	if got := n.path(p); got != want {
@@ -143,7 +150,7 @@ func TestPorts(t *testing.T) {
 	n.expect("clear 10.1.0.1", packet{what: "ping", from: from, to: "10.2.0.1"})
 	// A rule cannot tell an echo request from another ICMP message: all of it is
 	// steered, and the rest of it is dropped.
-	n.sync(s, protect(echo))
+	n.syncAway(s, protect(echo))
 	n.expect("tun 10.1.0.1", packet{what: "ping", from: from, to: "10.2.0.1"})
 	n.expect("clear 10.1.0.1", packet{what: "udp/1024", from: from, to: "10.2.0.1"})
 	n.sync(s)
@@ -192,7 +199,7 @@ func TestAnotherProcess(t *testing.T) {
 	if got := n.gw.state(); got != both {
 		t.Errorf("after another process: %s\nwant: %s", got, both)
 	}
-	n.sync(s, pair)
+	n.syncAway(s, pair)
 	n.expect("tun 10.1.0.1", packet{what: "udp/7", from: "10.1.0.1", to: "10.2.0.1"})
 	n.expect("clear 10.1.0.1", packet{what: "tcp/7", from: "10.1.0.1", to: "10.3.0.1"})
 	// The device goes, and nothing leaves in clear.
@@ -307,5 +314,26 @@ func TestCommands(t *testing.T) {
 		if got := routing(); got != c.want {
 			t.Errorf("after\n%s:\n%s\nwant:\n%s", strings.Join(c.commands, "\n"), got, c.want)
 		}
+	}
+}
+
+// A policy that goes and comes back is guarded, one that has gone is not.
+func TestPolicyComesBack(t *testing.T) {
+	n := newNetwork(t)
+	s := n.open(device)
+	stays := protect(selector("10.1.0.0/24", "10.3.0.0/24", 0, anyPort))
+	comes := protect(selector("10.1.0.0/24", "10.2.0.0/24", 0, anyPort))
+	n.sync(s, stays, comes)
+	both := n.gw.state()
+	n.sync(s, stays)
+	n.sync(s, stays, comes)
+	n.gw.do(s.lift)
+	n.expect("tun 10.1.0.1", packet{what: "udp/7", from: "10.1.0.1", to: "10.2.0.1"})
+	n.expect("none", packet{what: "udp/7", from: "10.1.0.1", to: "10.2.0.1", dev: "out"})
+	n.syncAway(s, stays)
+	n.expect("clear 10.1.0.1", packet{what: "udp/7", from: "10.1.0.1", to: "10.2.0.1", dev: "out"})
+	n.sync(s, stays, comes)
+	if again := n.gw.state(); len(again) != len(both) {
+		t.Errorf("after it:\n%s\nbefore:\n%s", again, both)
 	}
 }

@@ -4,12 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"ipsec-quick/apply"
 )
 
 // A socket that is not bound has no source address when it looks for a route; it
@@ -35,41 +32,34 @@ type piece struct {
 const maxRoutes = 512
 
 // unbound brings packets that have no source address yet.
-func (r *routing) unbound(policies []apply.Policy, ipv6 bool) error {
-	main, err := mainTable(ipv6)
-	if err != nil {
-		return err
+func (pl *planner) unbound(r *routing, p policy) error {
+	if p.bypass {
+		return nil // what it lets pass is ICMP of the kernel's own
 	}
-	sources := map[netip.Prefix]netip.Addr{}
-	known := map[rule]bool{}
-	add := func(e rule) {
-		if !known[e] {
-			known[e] = true
+	ipv6 := p.Local.Addr().Is6()
+	main, known := pl.main[ipv6]
+	if !known {
+		var err error
+		if main, err = mainTable(ipv6); err != nil {
+			return err
+		}
+		pl.main[ipv6] = main
+	}
+	pieces := split(p.Remote, main, pl.sources)
+	covered := func(q piece) bool { return q.src.IsValid() && p.Local.Contains(q.src) }
+	for _, q := range pieces {
+		e, _ := matching(p.Selector)
+		e.to, e.pref = limited(q.to), prefUnbound+2*(q.to.Addr().BitLen()-q.to.Bits())
+		if !ipv6 {
+			e.from = netip.PrefixFrom(netip.IPv4Unspecified(), 32)
+		}
+		switch {
+		case covered(q):
 			r.rule(e)
-		}
-	}
-	for _, p := range policies {
-		if p.Action == apply.Bypass {
-			continue // what it lets pass is ICMP of the kernel's own
-		}
-		pieces := split(p.Selector.Remote, main, sources)
-		covered := func(q piece) bool { return q.src.IsValid() && p.Selector.Local.Contains(q.src) }
-		for _, q := range pieces {
-			e, _ := matching(p.Selector)
-			e.to, e.pref = limited(q.to), prefUnbound+2*(q.to.Addr().BitLen()-q.to.Bits())
-			if !ipv6 {
-				e.from = netip.PrefixFrom(netip.IPv4Unspecified(), 32)
-			}
-			switch {
-			case covered(q):
-				add(e)
-				if to := (route{to: q.to, src: q.src}); !slices.Contains(r.routes, to) {
-					r.routes = append(r.routes, to)
-				}
-			case within(q, pieces, covered):
-				// A narrower destination that the kernel uses another source for.
-				add(rule{ipv6: ipv6, pref: e.pref + 1, from: e.from, to: e.to, skip: true})
-			}
+			r.routes = append(r.routes, route{to: q.to, src: q.src})
+		case within(q, pieces, covered):
+			// A narrower destination that the kernel uses another source for.
+			r.rule(rule{ipv6: ipv6, pref: e.pref + 1, from: e.from, to: e.to, skip: true})
 		}
 	}
 	return nil
