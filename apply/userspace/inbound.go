@@ -22,12 +22,13 @@ const (
 // An inbound opens ESP packets and writes what was in them to the TUN device. It
 // is for one goroutine.
 type inbound struct {
-	w       *workers
-	stray   func(local, remote netip.AddrPort, data []byte) bool // Options.Stray
-	now     int64
-	tables  *tables
-	flows   flows[permit]
-	scratch esp.Scratch
+	w         *workers
+	stray     func(local, remote netip.AddrPort, data []byte) bool // Options.Stray
+	now       int64
+	tables    *tables
+	flows     flows[permit]
+	fragments fragments
+	scratch   esp.Scratch
 
 	joiner  offload.Joiner
 	writers []*tun.Writer
@@ -167,6 +168,7 @@ func (in *inbound) deliver(a *association, b []byte, next, tos uint8) {
 		return
 	}
 	b = b[:h.Len]
+	h.Flow = in.fragments.flow(&h)
 	if !in.permits(a, &h, b) {
 		a.drop(dropSelectors)
 		return

@@ -35,14 +35,15 @@ type outbound struct {
 	w     *workers
 	queue *tun.Queue
 
-	buffer   []byte
-	splitter offload.Splitter
-	flows    flows[*entry]
-	clock    int64 // the time of the batch; 0: not read yet
-	scratch  esp.Scratch
-	batch    *outer.Batch
-	path     *path // where the batch goes, held; nil: there is none
-	turn     bool  // path.turn is locked
+	buffer    []byte
+	splitter  offload.Splitter
+	flows     flows[*entry]
+	fragments fragments
+	clock     int64 // the time of the batch; 0: not read yet
+	scratch   esp.Scratch
+	batch     *outer.Batch
+	path      *path // where the batch goes, held; nil: there is none
+	turn      bool  // path.turn is locked
 
 	toTUN    *tun.Writer // ICMP errors
 	answer   []byte
@@ -148,6 +149,7 @@ func (o *outbound) superPacket(b []byte) {
 	if err != nil {
 		return
 	}
+	h.Flow = o.fragments.flow(&h)
 	a := o.find(&h.Flow)
 	if a == nil {
 		return

@@ -53,8 +53,9 @@ type Header struct {
 	DF        bool  // no router may fragment it: always with IPv6
 
 	// Of a fragment.
-	Offset int  // of its data in the datagram, in octets
-	More   bool // it is not the last
+	Offset int    // of its data in the datagram, in octets
+	More   bool   // it is not the last
+	ID     uint32 // of the datagram
 }
 
 // IsFragment tells a fragment from a whole datagram.
@@ -85,6 +86,9 @@ func parseIPv4(b []byte) (Header, error) {
 	h.DF = fragment&flagDF != 0
 	h.More = fragment&flagMF != 0
 	h.Offset = int(fragment&offsetMask) * 8
+	if h.IsFragment() {
+		h.ID = uint32(binary.BigEndian.Uint16(b[4:]))
+	}
 	if h.Offset+h.Len > 0xffff {
 		return Header{}, ErrMalformed // it would reach beyond the largest datagram
 	}
@@ -125,9 +129,12 @@ func parseIPv6(b []byte) (Header, error) {
 			if at+8 > h.Len || h.IsFragment() {
 				return Header{}, ErrMalformed
 			}
-			fragment := binary.BigEndian.Uint16(b[at+2:])
+			fragment, id := binary.BigEndian.Uint16(b[at+2:]), binary.BigEndian.Uint32(b[at+4:])
 			next, at = b[at], at+8
 			h.Offset, h.More = int(fragment&^7), fragment&1 != 0
+			if h.IsFragment() {
+				h.ID = id
+			}
 			if h.Offset+h.Len-at > 0xffff {
 				return Header{}, ErrMalformed
 			}
