@@ -28,6 +28,7 @@ func Run(t *testing.T, open Opener) {
 		{"Reservations", testReservations},
 		{"Trap", testTrap},
 		{"Guard", testGuard},
+		{"Fragments", testFragments},
 		{"Drops", testDrops},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -37,6 +37,7 @@ var suites = []suite{
 type link struct {
 	suite suite
 	mode  apply.Mode
+	ports bool // tunnel mode: only UDP between the ports
 	ipv6  bool
 	esn   bool
 	encap bool
@@ -78,15 +79,16 @@ func (l link) sa(from, to *host, spi uint32, dir apply.Direction) apply.SA {
 }
 
 func (l link) selector(local, remote *host) apply.Selector {
-	if l.mode == apply.Tunnel {
-		return apply.Selector{Local: local.inner.Masked(), Remote: remote.inner.Masked()}
+	s := apply.Selector{Local: local.inner.Masked(), Remote: remote.inner.Masked()}
+	if l.mode == apply.Transport {
+		bits := local.outer[l.ipv6].BitLen()
+		s.Local, s.Remote = netip.PrefixFrom(local.outer[l.ipv6], bits), netip.PrefixFrom(remote.outer[l.ipv6], bits)
 	}
-	bits := local.outer[l.ipv6].BitLen()
-	one := apply.PortMask{Port: port, Mask: 0xffff}
-	return apply.Selector{
-		Local: netip.PrefixFrom(local.outer[l.ipv6], bits), Remote: netip.PrefixFrom(remote.outer[l.ipv6], bits),
-		Protocol: unix.IPPROTO_UDP, LocalPort: one, RemotePort: one,
+	if l.ports || l.mode == apply.Transport {
+		one := apply.PortMask{Port: port, Mask: 0xffff}
+		s.Protocol, s.LocalPort, s.RemotePort = unix.IPPROTO_UDP, one, one
 	}
+	return s
 }
 
 func (l link) policy(local, remote *host, spi uint32) apply.Policy {
@@ -156,19 +158,25 @@ func (p *pipe) remove() {
 // exchange sends one datagram each way and wants them to arrive.
 func (p *pipe) exchange() {
 	p.t.Helper()
-	p.send(p.aSock, p.bSock, p.address(p.b))
-	p.send(p.bSock, p.aSock, p.address(p.a))
+	p.exchangeOf(100)
 }
 
-func (p *pipe) send(from, to *net.UDPConn, addr netip.Addr) {
+// exchangeOf does so with datagrams of some octets.
+func (p *pipe) exchangeOf(octets int) {
 	p.t.Helper()
-	text := make([]byte, 100)
+	p.send(p.aSock, p.bSock, p.address(p.b), octets)
+	p.send(p.bSock, p.aSock, p.address(p.a), octets)
+}
+
+func (p *pipe) send(from, to *net.UDPConn, addr netip.Addr, octets int) {
+	p.t.Helper()
+	text := make([]byte, octets)
 	_, _ = rand.Read(text)
 	if _, err := from.WriteToUDPAddrPort(text, netip.AddrPortFrom(addr, port)); err != nil {
 		p.t.Fatalf("%v: %v", p.link, err)
 	}
 	_ = to.SetReadDeadline(time.Now().Add(3 * time.Second))
-	buf := make([]byte, 200)
+	buf := make([]byte, octets+1)
 	if n, err := to.Read(buf); err != nil || !bytes.Equal(buf[:n], text) {
 		p.t.Fatalf("%v: received %d octets, %v", p.link, n, err)
 	}

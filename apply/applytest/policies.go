@@ -91,6 +91,26 @@ func testGuard(t *testing.T, open Opener) {
 	leaks(true) // else the test proves nothing
 }
 
+// A datagram that is too large for a packet is of its ports' policy as a whole.
+func testFragments(t *testing.T, open Opener) {
+	a, b := twoHosts(t, open)
+	a.listenESP(a.outer[false], natPort)
+	b.listenESP(b.outer[false], natPort)
+	l := plain
+	l.ports = true
+	guard := apply.Policy{Selector: plain.selector(a, b), Action: apply.Block, Guard: true}
+	must(t, a.plane.SetPolicy(guard))
+	p := l.install(t, a, b)
+	for _, octets := range []int{100, 1400, 5000, 20000} {
+		p.exchangeOf(octets)
+	}
+	if d := p.usage(a, p.ba).Drops; d != (apply.Drops{}) {
+		t.Errorf("%+v", d)
+	}
+	p.remove()
+	must(t, a.plane.RemovePolicy(guard))
+}
+
 // What is forged, replayed, or of no SA is dropped and counted.
 func testDrops(t *testing.T, open Opener) {
 	a, b := twoHosts(t, open)
