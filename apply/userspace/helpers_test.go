@@ -74,6 +74,8 @@ func (b *bench) detach(a *association) { delete(b.paths, a) }
 
 func (b *bench) receive(_, _ netip.AddrPort, _ []byte) { _ = b.note("receive") }
 
+func (b *bench) listen() { _ = b.note("listen") }
+
 func (b *bench) bequeath() ([]int, error) { return nil, b.note("bequeath") }
 
 func (b *bench) resume() { _ = b.note("resume") }

@@ -61,6 +61,8 @@ type Steering interface {
 // carrier is what moves packets: the workers, their TUN device and sockets. All
 // but receive are called one at a time.
 type carrier interface {
+	// listen begins to receive: what was installed before is there.
+	listen()
 	// start makes or opens the TUN device and runs the workers: there is a policy.
 	start() error
 	// stop ends the workers and removes the TUN device.
@@ -275,11 +277,15 @@ func (p *Plane) load() error {
 	p.loadPolicies()
 	p.alarm.set(atOnce)
 	t := p.tables.Load()
+	if len(t.entries) > 0 {
+		if err := p.carrier.start(); err != nil {
+			return err
+		}
+	}
+	// Not before: what comes would not be let through.
+	p.carrier.listen()
 	if len(t.entries) == 0 {
 		return nil
-	}
-	if err := p.carrier.start(); err != nil {
-		return err
 	}
 	return p.o.Steering.Sync(t.policies())
 }

@@ -315,7 +315,7 @@ func TestPrepareSocket(t *testing.T) {
 func TestReceiveESP(t *testing.T) {
 	p, b := openBench(t, t.TempDir())
 	p.ReceiveESP(netip.AddrPortFrom(us, 4500), netip.AddrPortFrom(peer, 4500), []byte{1, 2, 3, 4})
-	if strings.Join(b.log, " ") != "receive" {
+	if strings.Join(b.log, " ") != "listen receive" {
 		t.Error(b.log)
 	}
 	p.unknown.Add(2)

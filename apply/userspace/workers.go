@@ -55,6 +55,7 @@ type workers struct {
 	paths     map[pathName]*path
 	inherited map[pathName]*outer.Conn // sockets of a program before us
 
+	listens           bool
 	stopping          atomic.Bool // the outbound workers
 	stopped, silenced *quit       // those of the TUN device, of the sockets
 	sending, hearing  sync.WaitGroup
@@ -78,7 +79,6 @@ func newWorkers(p *Plane) (carrier, error) {
 		w.close()
 		return nil, err
 	}
-	w.hear()
 	return w, nil
 }
 
@@ -133,7 +133,6 @@ func (w *workers) chooseOffloads(off string) {
 
 // start is the carrier's.
 func (w *workers) start() error {
-	w.disinherit()
 	if w.device != nil {
 		return nil
 	}
@@ -158,6 +157,12 @@ func (w *workers) start() error {
 	return nil
 }
 
+// listen is the carrier's.
+func (w *workers) listen() {
+	w.disinherit()
+	w.hear()
+}
+
 // send begins to send.
 func (w *workers) send() {
 	for _, o := range w.outbound[:w.active.Load()] {
@@ -167,6 +172,10 @@ func (w *workers) send() {
 
 // hear begins to receive.
 func (w *workers) hear() {
+	if w.listens {
+		return
+	}
+	w.listens = true
 	for _, l := range w.listeners {
 		w.hearing.Go(l.run)
 	}
@@ -178,6 +187,7 @@ func (w *workers) endHearing() {
 		w.silenced.give()
 		w.hearing.Wait()
 		w.silenced.take()
+		w.listens = false
 	}
 }
 
