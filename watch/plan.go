@@ -33,7 +33,24 @@ func Plan(t *conf.Tunnel) ([]string, error) {
 		}
 		lines = append(lines, more...)
 	}
-	return lines, nil
+	return planDataplane(t, lines), nil
+}
+
+// planDataplane says which data plane it is that does the rest.
+func planDataplane(t *conf.Tunnel, lines []string) []string {
+	steering := fmt.Sprintf("in user space, with a TUN device %s, routing rules that bring it the traffic of the selectors, and an nftables table", t.Name)
+	switch t.Dataplane {
+	case conf.DataplaneKernel:
+		return append([]string{"# data plane: the kernel"}, lines...)
+	case conf.DataplaneAuto:
+		return append([]string{"# data plane: the kernel; where it cannot, " + steering}, lines...)
+	}
+	for i, line := range lines {
+		if !strings.HasPrefix(line, "#") {
+			lines[i] = "# in user space: " + line
+		}
+	}
+	return append([]string{"# data plane: " + steering}, lines...)
 }
 
 func planPeer(p *peer) ([]string, error) {

@@ -48,7 +48,11 @@ type Device struct {
 func Attach(name string, queues []*Queue, want Offloads) (*Device, error) {
 	d := &Device{queues: slices.Clone(queues)}
 	for _, q := range queues {
-		if err := q.attach(name); err != nil {
+		err := q.attach(name)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY) {
+			err = fmt.Errorf("there is another interface of this name: rename it, or the tunnel file: %w", err)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("TUN device %s: %w", name, err)
 		}
 	}
@@ -123,8 +127,8 @@ func (d *Device) SetMTU(mtu, segments int) error {
 	return nil
 }
 
-// Remove deletes the device of that name. It is no error if there is none; one
-// that is no TUN device is left alone.
+// Remove deletes the device of that name. It is no error if there is none; one that
+// is not of our kind is left alone.
 func Remove(name string) error {
 	link, err := netlink.LinkByName(name)
 	var absent netlink.LinkNotFoundError
@@ -133,11 +137,19 @@ func Remove(name string) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("TUN device %s: %w", name, err)
-	case link.Type() != "tuntap" && link.Type() != "tun":
-		return fmt.Errorf("interface %s is no TUN device but %s", name, link.Type())
+	case !ours(link):
+		return nil
 	}
 	if err := netlink.LinkDel(link); err != nil {
 		return fmt.Errorf("TUN device %s: %w", name, err)
 	}
 	return nil
+}
+
+// ours reports whether a device is such as Attach makes. Before Linux 4.18 the
+// kernel tells no flags.
+func ours(link netlink.Link) bool {
+	const flags = netlink.TUNTAP_NO_PI | netlink.TUNTAP_VNET_HDR | netlink.TUNTAP_MULTI_QUEUE
+	t, ok := link.(*netlink.Tuntap)
+	return ok && (t.Flags == 0 || t.Mode == netlink.TUNTAP_MODE_TUN && t.Flags&flags == flags)
 }

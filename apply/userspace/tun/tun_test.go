@@ -140,16 +140,20 @@ func TestDeviceStaysAndIsTakenAgain(t *testing.T) {
 func TestOtherInterfacesAreLeftAlone(t *testing.T) {
 	enterNamespace(t)
 	run(t, "ip link add iq0 type veth peer name iq1")
+	run(t, "ip tuntap add dev iq2 mode tun")
 	q, err := OpenQueue()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer q.Close()
-	if _, err := Attach("iq0", []*Queue{q}, Offloads{}); err == nil {
-		t.Error("another interface was opened")
-	}
-	if err := Remove("iq0"); err == nil {
-		t.Error("another interface was removed")
+	for _, name := range []string{"iq0", "iq2"} {
+		if _, err := Attach(name, []*Queue{q}, Offloads{}); err == nil {
+			t.Errorf("%s, another interface, was opened", name)
+		}
+		if err := Remove(name); err != nil {
+			t.Error(err)
+		}
+		run(t, "ip link show "+name)
 	}
 	if _, err := Attach("a-name-that-is-too-long", []*Queue{q}, Offloads{}); err == nil {
 		t.Error("a name of 23 octets was taken")
