@@ -85,7 +85,7 @@ func (l *listener) run() {
 	var events [16]unix.EpollEvent
 	var last breath
 	for {
-		last.take()
+		last.take(l.in.now)
 		n, err := unix.EpollWait(l.epoll, events[:], -1)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			l.in.w.p.o.Log.Error("the sockets of ESP are not read any more", "err", os.NewSyscallError("epoll_wait", err))
@@ -122,5 +122,8 @@ func (l *listener) drain(pa *path) {
 			l.in.message(pa.conn.Local, &m, pa.name.udp)
 		}
 		l.in.flush()
+		if !l.receiver.Full() {
+			return // there may be more by now: epoll knows
+		}
 	}
 }

@@ -39,7 +39,8 @@ type outbound struct {
 	splitter  offload.Splitter
 	flows     flows[*entry]
 	fragments fragments
-	clock     int64 // the time of the batch; 0: not read yet
+	clock     int64 // the time of the last batch
+	dated     bool  // and of this one
 	scratch   esp.Scratch
 	batch     *outer.Batch
 	path      *path // where the batch goes, held; nil: there is none
@@ -78,7 +79,7 @@ func (o *outbound) run() {
 		n, err := o.queue.Read(o.buffer[:offload.HeaderLen+maxPacket])
 		if err != nil {
 			o.rest()
-			last.take()
+			last.take(o.clock)
 			poll(wait, -1)
 			continue
 		}
@@ -101,7 +102,7 @@ func (o *outbound) rest() {
 // send sends the batch and ends the turn.
 func (o *outbound) send() {
 	o.flush()
-	o.clock = 0
+	o.dated = false
 	if o.turn {
 		o.path.turn.Unlock()
 		o.turn = false
@@ -133,8 +134,8 @@ func (o *outbound) beginTurn() {
 
 // now is the time, read once a batch.
 func (o *outbound) now() int64 {
-	if o.clock == 0 {
-		o.clock = now()
+	if !o.dated {
+		o.clock, o.dated = now(), true
 	}
 	return o.clock
 }

@@ -53,10 +53,11 @@ const breatheEvery = 5e6
 // in a system call, at the cost of a tenth of all that the workers do.
 type breath int64
 
-// take is called before a system call that waits.
-func (b *breath) take() {
-	if t := now(); t-int64(*b) >= breatheEvery {
-		*b = breath(t)
+// take is called before a system call that waits; now is when the worker last
+// looked.
+func (b *breath) take(now int64) {
+	if now-int64(*b) >= breatheEvery {
+		*b = breath(now)
 		runtime.Gosched()
 	}
 }

@@ -9,10 +9,12 @@ import (
 )
 
 const (
-	// batchMessages are received with one system call at most. Few, for each
-	// can be a train of 64 KiB; those that come one by one are a slow path.
+	// batchMessages are received with one system call at most, and of long ones
+	// as many as cachedOctets hold: more would push each other out of the CPU's
+	// cache before they are opened.
 	batchMessages = 16
 	messageOctets = 1 << 16
+	cachedOctets  = 4 * messageOctets
 )
 
 // A Receiver has the buffers of one goroutine for what it receives.
@@ -22,11 +24,13 @@ type Receiver struct {
 	pieces   [batchMessages]unix.Iovec
 	names    [batchMessages]unix.RawSockaddrInet6
 	controls [batchMessages]control
+	asked    int // messages of the last Receive, and how many came
+	came     int
 }
 
 // NewReceiver makes one.
 func NewReceiver() *Receiver {
-	r := &Receiver{buffer: make([]byte, batchMessages*messageOctets)}
+	r := &Receiver{buffer: make([]byte, batchMessages*messageOctets), asked: batchMessages}
 	for i := range r.headers {
 		r.pieces[i].Base = &r.buffer[i*messageOctets]
 		r.pieces[i].SetLen(messageOctets)
@@ -47,28 +51,44 @@ type Message struct {
 	From netip.AddrPort // port 0 where there is no UDP
 }
 
-// Receive receives up to as many messages as the Receiver holds, and returns
-// how many. Fewer than Cap: there are no more for now.
+// Receive receives messages, and returns how many.
 func (c *Conn) Receive(r *Receiver) (int, error) {
-	for i := range r.headers {
+	r.adapt()
+	for i := range r.asked {
 		h := &r.headers[i].header
 		h.Namelen = unix.SizeofSockaddrInet6
 		h.SetControllen(len(r.controls[i].octets))
 	}
 	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(c.fd), uintptr(unsafe.Pointer(&r.headers)), batchMessages, 0, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(c.fd), uintptr(unsafe.Pointer(&r.headers)), uintptr(r.asked), 0, 0, 0)
 		switch errno {
 		case 0:
-			return int(n), nil
+			r.came = int(n)
+			return r.came, nil
 		case unix.EINTR:
 		default:
+			r.came = 0
 			return 0, errno
 		}
 	}
 }
 
-// Cap is how many messages a Receiver holds.
-func (r *Receiver) Cap() int { return batchMessages }
+// adapt asks for as many messages of the length of the last ones as the cache
+// holds.
+func (r *Receiver) adapt() {
+	if r.came == 0 {
+		return
+	}
+	octets := 0
+	for i := range r.came {
+		octets += int(r.headers[i].len)
+	}
+	r.asked = min(max(cachedOctets*r.came/max(octets, 1), 1), batchMessages)
+}
+
+// Full tells whether the last Receive returned as many messages as it asked for,
+// so that more may wait.
+func (r *Receiver) Full() bool { return r.came == r.asked }
 
 // Message is the i-th of those that the last Receive returned. A malformed one
 // has no Data.
