@@ -81,9 +81,6 @@ func (e *Endpoint) deleteIKE(sa *ikeSA, err error) {
 // close is Close: it deletes all IKE SAs with a peer.
 func (e *Endpoint) close(peer string) {
 	ps := e.state.Peers[peer]
-	if ps == nil {
-		return
-	}
 	ps.Closed, ps.Wanted, ps.Resolving = true, false, time.Time{}
 	for _, sa := range e.ofPeer(peer) {
 		switch sa.State {

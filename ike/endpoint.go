@@ -97,7 +97,11 @@ func (e *Endpoint) Step(now time.Time, ev Event) []Action {
 	case RekeyIKE:
 		e.rekeyIKE(ev.Peer)
 	case Close:
-		e.close(ev.Peer)
+		for i := range e.cfg.Peers {
+			if name := e.cfg.Peers[i].Name; ev.Peer == "" || ev.Peer == name {
+				e.close(name)
+			}
+		}
 	case SPIAllocated:
 		e.spiAllocated(ev)
 	case Installed:

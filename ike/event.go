@@ -55,7 +55,8 @@ type (
 	RekeyChild struct{ Peer string }
 	// RekeyIKE asks for new keys for the IKE SA of a peer.
 	RekeyIKE struct{ Peer string }
-	// Close ends all that we have with a peer, and does not start over.
+	// Close ends all that we have with a peer, or with all of them when it is
+	// empty, and does not start over.
 	Close struct{ Peer string }
 	// SPIAllocated answers [AllocSPI].
 	SPIAllocated struct {

@@ -54,6 +54,11 @@ func TestTakesTurns(t *testing.T) {
 	if most > maxAttempts || n.b().e.Stats().Replayed > 0 {
 		t.Errorf("%d half-open at once, %+v", most, n.b().e.Stats())
 	}
+	n.step(n.a(), Close{})
+	n.settle()
+	if got := len(n.a().e.LocalSPIs()) + len(n.b().e.LocalSPIs()); got > 0 {
+		t.Errorf("%d IKE SAs after all were closed", got)
+	}
 }
 
 // TestRekeysTakeTurns: the limits of many Child SAs are reached at once. All get

@@ -32,8 +32,8 @@ func (l *loop) close(change func(string), done func(error)) {
 		l.closing = &closing{open: map[string]bool{}, deadline: l.now().Add(closeTimeout)}
 		for name := range l.peers {
 			l.closing.open[name] = true
-			l.push(ike.Close{Peer: name})
 		}
+		l.push(ike.Close{})
 	}
 	if change != nil {
 		l.closing.change = append(l.closing.change, change)

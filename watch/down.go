@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	// frozenAfter is how long `down` waits for a loop to say anything.
-	frozenAfter = closeTimeout + 2*time.Second
+	// frozenAfter is how long `down` waits for a loop to say anything: before that
+	// it tells its peers, which takes seconds if they are a thousand.
+	frozenAfter = closeTimeout + 5*time.Second
 	// endTimeout is how long a process may take to end once it has answered, or
 	// was killed.
 	endTimeout = 5 * time.Second
