@@ -16,21 +16,25 @@ type Sum uint64
 // Add returns the sum with b added. An odd octet at the end is padded with a
 // zero.
 func (s Sum) Add(b []byte) Sum {
-	sum := uint64(s)
-	var carry uint64
-	// One chain of carries for 64 octets: this loop sees every octet of TCP.
+	sum, other := uint64(s), uint64(0)
+	var carry, carry2 uint64
+	// This loop sees every octet of TCP. The CPU adds up its two chains of carries
+	// at the same time.
 	for len(b) >= 64 {
 		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(b), 0)
 		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(b[8:]), carry)
 		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(b[16:]), carry)
 		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(b[24:]), carry)
-		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(b[32:]), carry)
-		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(b[40:]), carry)
-		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(b[48:]), carry)
-		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(b[56:]), carry)
 		sum += carry // no overflow: after a carry the sum is below 2^64-1
+		other, carry2 = bits.Add64(other, binary.NativeEndian.Uint64(b[32:]), 0)
+		other, carry2 = bits.Add64(other, binary.NativeEndian.Uint64(b[40:]), carry2)
+		other, carry2 = bits.Add64(other, binary.NativeEndian.Uint64(b[48:]), carry2)
+		other, carry2 = bits.Add64(other, binary.NativeEndian.Uint64(b[56:]), carry2)
+		other += carry2
 		b = b[64:]
 	}
+	sum, carry = bits.Add64(sum, other, 0)
+	sum += carry
 	for len(b) >= 8 {
 		sum, carry = bits.Add64(sum, binary.NativeEndian.Uint64(b), 0)
 		sum += carry
