@@ -25,7 +25,7 @@ type end struct {
 	n     int    // 1 or 2
 	dir   string // of the plane's files
 	plane *Plane
-	log   bytes.Buffer
+	log   bench
 	ike   chan string
 }
 

@@ -2,6 +2,7 @@ package userspace
 
 import (
 	"errors"
+	"os"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -72,7 +73,7 @@ func (o *outbound) run() {
 	defer o.rest()
 	wait := []unix.PollFd{
 		{Fd: int32(o.queue.FD()), Events: unix.POLLIN},
-		{Fd: int32(o.w.stopped.fd), Events: unix.POLLIN},
+		{Fd: int32(o.w.stopped.fd), Events: unix.POLLIN}, // the last one
 	}
 	var last breath
 	for !o.w.stopping.Load() {
@@ -80,6 +81,10 @@ func (o *outbound) run() {
 		if err != nil {
 			o.rest()
 			last.take(o.clock)
+			if !errors.Is(err, unix.EAGAIN) {
+				o.w.p.o.Log.Error("the TUN device is not read any more", "err", os.NewSyscallError("read", err))
+				wait = wait[1:]
+			}
 			poll(wait, -1)
 			continue
 		}

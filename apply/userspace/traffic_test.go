@@ -333,3 +333,20 @@ func TestQueuesGrow(t *testing.T) {
 		}
 	}
 }
+
+// Somebody deletes the TUN device: it is told once, and nothing spins.
+func TestDeviceIsDeleted(t *testing.T) {
+	one, two := twoEnds(t)
+	connect(one, two, gcm)
+	one.ip("link del iq0")
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(one.log.said(), "is not read any more"); {
+		if time.Now().After(deadline) {
+			t.Fatal("it is not told")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond)
+	if n := strings.Count(one.log.said(), "is not read any more"); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+}
