@@ -41,11 +41,14 @@ func width(s apply.Selector) int {
 // ports are a range; the zero value is any.
 type ports struct{ from, to uint16 }
 
-func portsOf(m apply.PortMask) ports {
+// portsOf is a mask as a rule has it, if there is anything left: the kernel takes
+// neither 0 nor 65535. The guard drops those.
+func portsOf(m apply.PortMask) (p ports, ok bool) {
 	if m.IsAny() {
-		return ports{}
+		return ports{}, true
 	}
-	return ports{m.Port, m.Port | ^m.Mask}
+	p = ports{max(m.Port, 1), min(m.Port|^m.Mask, 65534)}
+	return p, p.from <= p.to
 }
 
 // rule is an entry of ip-rule(8). It looks the tunnel's table up, or skips the
@@ -131,9 +134,10 @@ func (pl *planner) frame(r *routing, ipv6 bool) {
 
 // bound brings packets that have a source address.
 func bound(r *routing, p policy) {
-	e, exact := matching(p.Selector)
+	e, exact, ok := matching(p.Selector)
 	e.from, e.to = limited(p.Local), limited(p.Remote)
 	switch {
+	case !ok:
 	case !p.bypass:
 		e.pref = prefBound + width(p.Selector)
 		r.rule(e)
@@ -144,14 +148,17 @@ func bound(r *routing, p policy) {
 }
 
 // matching is a selector's protocol and ports, as far as a rule can tell them.
-// ICMP's type and code it cannot, and the ports of unusual protocols.
-func matching(s apply.Selector) (e rule, exact bool) {
+// ICMP's type and code it cannot, and the ports of unusual protocols: then it is
+// not exact. Without ok no rule can tell anything of the selector.
+func matching(s apply.Selector) (e rule, exact, ok bool) {
 	e = rule{ipv6: s.Local.Addr().Is6(), protocol: s.Protocol}
-	if hasPorts(s.Protocol) {
-		e.sport, e.dport = portsOf(s.LocalPort), portsOf(s.RemotePort)
-		return e, true
+	if !hasPorts(s.Protocol) {
+		return e, s.LocalPort.IsAny() && s.RemotePort.IsAny(), true
 	}
-	return e, s.LocalPort.IsAny() && s.RemotePort.IsAny()
+	var sport, dport bool
+	e.sport, sport = portsOf(s.LocalPort)
+	e.dport, dport = portsOf(s.RemotePort)
+	return e, true, sport && dport
 }
 
 func hasPorts(protocol uint8) bool {

@@ -148,7 +148,18 @@ func TestPorts(t *testing.T) {
 	n.expect("clear 10.1.0.1", packet{what: "tcp/22", from: from, to: "10.2.0.1"})
 	n.expect("tun 10.1.0.2", packet{what: "tcp/22", to: "10.2.0.1", lan: true})
 	n.expect("clear 10.1.0.1", packet{what: "ping", from: from, to: "10.2.0.1"})
-	// A rule cannot tell an echo request from another ICMP message: all of it is
+	// A rule cannot tell ports 0 and 65535: what has them is dropped.
+	high := selector("10.1.0.0/24", "10.2.0.0/24", 17, apply.PortMask{Port: 0x8000, Mask: 0x8000})
+	low := selector("10.1.0.0/24", "10.2.0.0/24", 17, apply.PortMask{Mask: 0xfc00})
+	last := selector("10.1.0.0/24", "10.2.0.0/24", 6, apply.PortMask{Port: 0xffff, Mask: 0xffff})
+	n.syncAway(s, protect(high), protect(low), protect(last))
+	n.expect("tun 10.1.0.1", packet{what: "udp/1", from: from, to: "10.2.0.1"})
+	n.expect("tun 10.1.0.1", packet{what: "udp/1023", from: from, to: "10.2.0.1"})
+	n.expect("clear 10.1.0.1", packet{what: "udp/1024", from: from, to: "10.2.0.1"})
+	n.expect("tun 10.1.0.1", packet{what: "udp/65534", from: from, to: "10.2.0.1"})
+	n.expect("none", packet{what: "udp/65535", from: from, to: "10.2.0.1"})
+	n.expect("none", packet{what: "tcp/65535", from: from, to: "10.2.0.1"})
+	// Nor an echo request from another ICMP message: all of it is
 	// steered, and the rest of it is dropped.
 	n.syncAway(s, protect(echo))
 	n.expect("tun 10.1.0.1", packet{what: "ping", from: from, to: "10.2.0.1"})

@@ -33,8 +33,9 @@ const maxRoutes = 512
 
 // unbound brings packets that have no source address yet.
 func (pl *planner) unbound(r *routing, p policy) error {
-	if p.bypass {
-		return nil // what it lets pass is ICMP of the kernel's own
+	matched, _, ok := matching(p.Selector)
+	if p.bypass || !ok {
+		return nil // what is let pass is ICMP of the kernel's own
 	}
 	ipv6 := p.Local.Addr().Is6()
 	main, known := pl.main[ipv6]
@@ -48,7 +49,7 @@ func (pl *planner) unbound(r *routing, p policy) error {
 	pieces := split(p.Remote, main, pl.sources)
 	covered := func(q piece) bool { return q.src.IsValid() && p.Local.Contains(q.src) }
 	for _, q := range pieces {
-		e, _ := matching(p.Selector)
+		e := matched
 		e.to, e.pref = limited(q.to), prefUnbound+2*(q.to.Addr().BitLen()-q.to.Bits())
 		if !ipv6 {
 			e.from = netip.PrefixFrom(netip.IPv4Unspecified(), 32)
