@@ -4,9 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/nftables"
@@ -96,7 +98,8 @@ func (g *guard) replace(policies map[policy]bool, local []uint16) error {
 	c.AddTable(g.table)
 	b := builder{c, g.table}
 	b.frame(local)
-	for p := range policies {
+	// In an order that is the same each time, for those who compare.
+	for _, p := range slices.SortedFunc(maps.Keys(policies), func(p, q policy) int { return strings.Compare(p.name(), q.name()) }) {
 		b.policy(p)
 	}
 	g.rules = nil
