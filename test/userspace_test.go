@@ -114,7 +114,8 @@ func TestFullRate(t *testing.T) {
 	}
 }
 
-// TestCountedRekeys counts the packets of a stream over many rekeys.
+// TestCountedRekeys counts the packets of a stream over many rekeys. None may be
+// lost but by a queue of the kernel's that was full.
 func TestCountedRekeys(t *testing.T) {
 	userspaceOnly(t)
 	rate, rekeys := form(1000, 20_000), form(5, 100)
@@ -126,15 +127,17 @@ func TestCountedRekeys(t *testing.T) {
 		time.Sleep(time.Second)
 		return qa.Peer().Rekeys.Child >= rekeys
 	})
-	note := stream.Lossless("rekeys")
 	there, back := stream.Stop()
-	if there.Duplicated+back.Duplicated > 0 {
-		t.Errorf("packets came twice: %v\n%v", there, back)
+	// On a machine that is busy for long enough any queue is too short.
+	dropped := n.A().QueueDrops() + n.B().QueueDrops() + n.Middle.QueueDrops()
+	if lost := there.Lost + back.Lost; lost > dropped || there.Errors+back.Errors+there.Duplicated+back.Duplicated > 0 {
+		t.Errorf("%d packets lost, %d of them by full queues:\n a → b: %v\n b → a: %v", lost, dropped, there, back)
 	}
 	if hard := qa.Peer().Expires.Hard + qb.Peer().Expires.Hard; hard > 0 {
 		t.Errorf("%d hard expires", hard)
 	}
-	row.Notef("%d rekeys, %s, longest gap %v", qa.Peer().Rekeys.Child, note, max(there.Gap, back.Gap).Round(time.Millisecond))
+	row.Notef("%d rekeys, %d packets, %d lost, %d dropped by full queues, longest gap %v", qa.Peer().Rekeys.Child,
+		there.Sent+back.Sent, there.Lost+back.Lost, dropped, max(there.Gap, back.Gap).Round(time.Millisecond))
 }
 
 // TestKillTraffic kills the process that does ESP, again and again, under

@@ -11,7 +11,10 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -286,6 +289,51 @@ func (h *Host) XfrmStat() map[string]int {
 		}
 	}
 	return stat
+}
+
+// QueueDrops is how many packets were dropped because a queue was full: those of
+// the host's links and those of its UDP sockets.
+func (h *Host) QueueDrops() (drops int) {
+	h.t.Helper()
+	err := h.Do(func() error {
+		files, err := filepath.Glob("/sys/class/net/*/statistics/[rt]x_dropped")
+		if err != nil {
+			return err
+		}
+		for _, path := range files {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+			if err != nil {
+				return err
+			}
+			drops += n
+		}
+		// Names in one line, their values in the next.
+		text, err := os.ReadFile("/proc/thread-self/net/snmp")
+		if err != nil {
+			return err
+		}
+		var names []string
+		for line := range strings.Lines(string(text)) {
+			fields := strings.Fields(line)
+			if i := slices.Index(names, "RcvbufErrors"); i > 0 && fields[0] == "Udp:" {
+				n, err := strconv.Atoi(fields[i])
+				if err != nil {
+					return err
+				}
+				drops += n
+			}
+			names = fields
+		}
+		return nil
+	})
+	if err != nil {
+		h.t.Fatalf("%s: %v", h.Name, err)
+	}
+	return drops
 }
 
 // ListenUDP opens a UDP socket in the host.
