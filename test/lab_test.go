@@ -65,7 +65,7 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
-	harness.Dataplane = *dataplane
+	harness.Dataplane, harness.Timeout = *dataplane, form(harness.Timeout, 5*time.Minute)
 	harness.Libipsec = inUserspace() && os.Getenv("LAB") != "vm"
 	start := time.Now()
 	if err := warm(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +17,9 @@ import (
 // espQueue is how much of ESP may wait for another tunnel's process, in octets. A
 // datagram socket would take no more than net.unix.max_dgram_qlen packets, 10.
 const espQueue = 1 << 20
+
+// acceptPause is how long after an error the next connection is looked for.
+const acceptPause = 10 * time.Millisecond
 
 // espExchange is how tunnels give each other ESP packets: each listens on a unix
 // socket that keeps their bounds. A packet that a process cannot take is lost, as on
@@ -55,6 +59,7 @@ func (e *espExchange) listen() {
 			return
 		}
 		if err != nil {
+			time.Sleep(acceptPause) // no descriptor is left, perhaps
 			continue
 		}
 		e.mu.Lock()

@@ -90,6 +90,9 @@ func open(p parts, leftovers bool) (*loop, error) {
 		p.inward.routes(l.in.esp)
 	}
 	if l.journal, err = apply.OpenJournal(p.dir.file(fileJournal), p.dp, changes(p.dp, l.changed)); err != nil {
+		if l.in.esp != nil {
+			l.in.esp.exch.close()
+		}
 		return nil, err
 	}
 	if l.clock, err = watchClock(); err != nil {

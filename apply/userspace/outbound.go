@@ -224,6 +224,9 @@ func (o *outbound) carry(a *association, h *packet.Header, b []byte) {
 		next = esp.NextIPv6
 	}
 	each, last := o.splitter.Sizes()
+	if min(each, last) < skip {
+		return // a super-packet whose offsets are not those of its headers
+	}
 	// No IPv6 host makes packets shorter than 1280 octets; where not even that
 	// fits, the ESP packet is fragmented (RFC 2473, Section 7.1).
 	fragment := h.IPv6 && a.mode == apply.Tunnel && each <= leastMTU

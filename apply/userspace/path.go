@@ -111,7 +111,10 @@ func (w *workers) open(name pathName) (*path, error) {
 		return nil, errors.Join(err, conn.Close())
 	}
 	w.paths[name] = pa
-	return pa, w.grow()
+	if err := w.grow(); err != nil {
+		w.p.o.Log.Warn("the TUN device gets no further queue", "err", err)
+	}
+	return pa, nil
 }
 
 // leave takes an SA from a path, which closes with the last one.

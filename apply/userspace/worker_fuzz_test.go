@@ -47,7 +47,7 @@ func (w *wire) everythingIsInside() {
 			w.t.Fatalf("%x comes out", b)
 		}
 		flow := h.Flow
-		if quoted, ok := packet.Quoted(b, &h); ok && !w.to.tables.Load().permits(w.got, &flow) {
+		if quoted, ok := packet.Quoted(b, &h); ok && quoted.Dst == h.Dst && !w.to.tables.Load().permits(w.got, &flow) {
 			flow = quoted
 		}
 		if !w.to.tables.Load().permits(w.got, &flow) {

@@ -304,9 +304,15 @@ func TestICMPErrorFromBehindTheTunnel(t *testing.T) {
 	if _, got := w.take(); !bytes.Equal(got, answer) {
 		t.Errorf("it does not come out: %+v", w.drops())
 	}
+	elsewhere := bytes.Clone(answer)
+	copy(elsewhere[16:20], []byte{192, 168, 9, 9}) // not to who sent what it quotes
+	w.datagram(w.seal(elsewhere, esp.NextIPv4), 0)
+	if _, got := w.take(); got != nil || w.drops().Selectors != 1 {
+		t.Errorf("it comes out to another host: %x, %+v", got, w.drops())
+	}
 	answer[20+8+12] = 99 // of a packet that was never sent into the tunnel
 	w.datagram(w.seal(answer, esp.NextIPv4), 0)
-	if _, got := w.take(); got != nil || w.drops().Selectors != 1 {
+	if _, got := w.take(); got != nil || w.drops().Selectors != 2 {
 		t.Errorf("it comes out: %x, %+v", got, w.drops())
 	}
 }

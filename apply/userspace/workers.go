@@ -61,6 +61,7 @@ type workers struct {
 	sending, hearing  sync.WaitGroup
 
 	receiving sync.Mutex // for receive
+	closed    bool       // under receiving: the descriptors are
 	received  *inbound
 }
 
@@ -150,11 +151,8 @@ func (w *workers) start() error {
 	}
 	w.device, w.mtu = device, 0
 	w.join.Store(&device.Offloads)
-	if err := w.fitMTU(); err != nil {
-		return err
-	}
 	w.send()
-	return nil
+	return w.fitMTU()
 }
 
 // listen is the carrier's.
@@ -230,6 +228,9 @@ func (w *workers) endSending() {
 func (w *workers) close() {
 	w.endSending()
 	w.endHearing()
+	w.receiving.Lock()
+	w.closed = true
+	w.receiving.Unlock()
 	w.disinherit()
 	for _, a := range w.p.sas {
 		w.detach(a)
@@ -251,6 +252,9 @@ func (w *workers) close() {
 func (w *workers) receive(local, remote netip.AddrPort, data []byte) {
 	w.receiving.Lock()
 	defer w.receiving.Unlock()
+	if w.closed {
+		return
+	}
 	w.received.begin()
 	w.received.message(local, &outer.Message{Data: data, Size: len(data), From: remote}, true)
 	w.received.flush()

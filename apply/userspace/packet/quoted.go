@@ -4,9 +4,10 @@ import "encoding/binary"
 
 // Quoted is the flow of the packet that an ICMP error answers, turned round: as
 // a packet of that flow's answers would have it. It is false if h, which was
-// parsed from b, is no ICMP error, or quotes too little.
+// parsed from b, is no ICMP error, quotes too little, or goes to another host than
+// the one that sent what it quotes.
 func Quoted(b []byte, h *Header) (Flow, bool) {
-	if !isICMPError(h) || h.Len-h.Transport < icmpLen {
+	if h.Offset > 0 || !isICMPError(h) || h.Len-h.Transport < icmpLen {
 		return Flow{}, false
 	}
 	// The quote is cut off; what its header says of its length is made true.
@@ -19,7 +20,7 @@ func Quoted(b []byte, h *Header) (Flow, bool) {
 		binary.BigEndian.PutUint16(q[4:], uint16(min(len(q)-IPv6Len, int(binary.BigEndian.Uint16(q[4:])))))
 	}
 	inner, err := Parse(q)
-	if err != nil || inner.IPv6 != h.IPv6 {
+	if err != nil || inner.IPv6 != h.IPv6 || inner.Src != h.Dst {
 		return Flow{}, false
 	}
 	f := inner.Flow

@@ -140,7 +140,14 @@ func (s *Steer) Refresh() error {
 	for p := range s.have.policies {
 		want[p] = true
 	}
-	return s.install(want, guarded)
+	stale := s.have.stale
+	if err := s.install(want, guarded); err != nil {
+		return err
+	}
+	if guarded {
+		s.have.stale = stale // they are still to be lifted
+	}
+	return nil
 }
 
 // install makes the kernel have all, whatever it has. The guard comes first, then

@@ -339,6 +339,15 @@ func TestPolicyComesBack(t *testing.T) {
 	n.sync(s, stays)
 	n.sync(s, stays, comes)
 	n.gw.do(s.lift)
+	n.sync(s, stays)
+	var err error
+	n.gw.do(func() { err = s.Refresh() }) // before the guard of what has gone is lifted
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.gw.do(s.lift)
+	n.expect("clear 10.1.0.1", packet{what: "udp/7", from: "10.1.0.1", to: "10.2.0.1", dev: "out"})
+	n.sync(s, stays, comes)
 	n.expect("tun 10.1.0.1", packet{what: "udp/7", from: "10.1.0.1", to: "10.2.0.1"})
 	n.expect("none", packet{what: "udp/7", from: "10.1.0.1", to: "10.2.0.1", dev: "out"})
 	n.syncAway(s, stays)
