@@ -30,6 +30,7 @@ const gcPercent = 50
 func (l *loop) confine() {
 	defer debug.FreeOSMemory()
 	debug.SetGCPercent(gcPercent)
+	unmapStart() // while /proc can be read
 	abi, err := restrictFiles(l.dir.root, l.facts.Path, l.tunnel)
 	switch {
 	case err != nil:
