@@ -99,14 +99,7 @@ func (g *guard) replace(policies map[policy]bool, local []uint16) error {
 	b := builder{c, g.table}
 	b.frame(local)
 	// In an order that is the same each time, for those who compare.
-	for _, p := range slices.SortedFunc(maps.Keys(policies), func(p, q policy) int { return strings.Compare(p.name(), q.name()) }) {
-		b.policy(p)
-	}
-	g.rules = nil
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("guard: %w", err)
-	}
-	return nil
+	return g.commit(b, slices.SortedFunc(maps.Keys(policies), func(p, q policy) int { return strings.Compare(p.name(), q.name()) }))
 }
 
 // add adds policies.
@@ -115,12 +108,16 @@ func (g *guard) add(policies []policy) error {
 	if err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
-	b := builder{c, g.table}
+	return g.commit(builder{c, g.table}, policies)
+}
+
+// commit carries out a transaction that ends with adding policies.
+func (g *guard) commit(b builder, policies []policy) error {
 	for _, p := range policies {
 		b.policy(p)
 	}
 	g.rules = nil
-	if err := c.Flush(); err != nil {
+	if err := b.c.Flush(); err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
 	return nil

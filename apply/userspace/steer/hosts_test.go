@@ -143,7 +143,16 @@ func (n *network) tun() {
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
 		n.t.Fatal(err)
 	}
-	file := os.NewFile(uintptr(fd), "tun")
+	n.read(fd, func(file *os.File, b []byte) {
+		if n.report("tun", b) {
+			_, _ = file.Write(answer(b))
+		}
+	})
+}
+
+// read gives what comes from a descriptor to f, until the test ends.
+func (n *network) read(fd int, f func(file *os.File, b []byte)) {
+	file := os.NewFile(uintptr(fd), "network")
 	n.t.Cleanup(func() { file.Close() })
 	go func() {
 		buf := make([]byte, 65536)
@@ -152,9 +161,7 @@ func (n *network) tun() {
 			if err != nil {
 				return
 			}
-			if n.report("tun", buf[:l]) {
-				_, _ = file.Write(answer(buf[:l]))
-			}
+			f(file, buf[:l])
 		}
 	}()
 }
@@ -168,18 +175,7 @@ func (n *network) listen() {
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: 0x0300, Ifindex: 2}); err != nil {
 		n.t.Fatal(err)
 	}
-	file := os.NewFile(uintptr(fd), "peer")
-	n.t.Cleanup(func() { file.Close() })
-	go func() {
-		buf := make([]byte, 65536)
-		for {
-			l, err := file.Read(buf)
-			if err != nil {
-				return
-			}
-			n.report("clear", buf[:l])
-		}
-	}()
+	n.read(fd, func(_ *os.File, b []byte) { n.report("clear", b) })
 }
 
 // report says what a packet is; only UDP, TCP and echo requests and replies count.
