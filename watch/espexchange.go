@@ -47,9 +47,12 @@ func newESPExchange(d *dir, receive func(local, remote netip.AddrPort, data []by
 		return nil, fmt.Errorf("ESP socket: %w", err)
 	}
 	listener.SetUnlinkOnClose(false) // it may be the next process's by then
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("ESP socket: %w", err), listener.Close())
+	}
 	e := &espExchange{dir: d, receive: receive, listener: listener, in: map[*net.UnixConn]bool{}, out: map[string]*net.UnixConn{}}
 	e.done.Go(e.listen)
-	return e, os.Chmod(path, 0o600)
+	return e, nil
 }
 
 func (e *espExchange) listen() {

@@ -55,13 +55,17 @@ func (w *workers) bequeath() ([]int, error) {
 		}
 	}
 	if failed != nil {
-		for _, fd := range all {
-			_ = unix.Close(fd) // of -1 it says so
-		}
+		closeAll(all)
 		w.resume()
 		return nil, failed
 	}
 	return all, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd) // of -1 it says so
+	}
 }
 
 // resume is the carrier's.

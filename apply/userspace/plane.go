@@ -120,9 +120,11 @@ func open(o Options, newCarrier func(*Plane) (carrier, error)) (*Plane, error) {
 	p.tables.Store(&tables{})
 	var err error
 	if p.dir, err = os.OpenFile(o.Dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
+		closeAll(o.Inherited)
 		return nil, fmt.Errorf("data plane: %w", err)
 	}
 	if p.alarm, err = newAlarm(); err != nil {
+		closeAll(o.Inherited)
 		return nil, errors.Join(err, p.dir.Close())
 	}
 	go p.watchLifetimes()

@@ -1,6 +1,7 @@
 package userspace
 
 import (
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -151,6 +152,30 @@ func TestFailures(t *testing.T) {
 		}
 	}
 	must(t, p.RemovePolicy(protect(1000)))
+}
+
+// An SA that has no way to its peer when it is taken up gets one later.
+func TestRefreshDialsAgain(t *testing.T) {
+	dir := t.TempDir()
+	p, _ := openBench(t, dir)
+	must(t, p.InstallSA(outSA(0xc0000001)))
+	must(t, p.Close())
+
+	b := &bench{paths: map[*association]*place{}}
+	b.failNext("attach")
+	p, err := open(Options{Dir: dir, Name: "t", Steering: b, Log: slog.New(slog.NewTextHandler(b, nil))},
+		func(*Plane) (carrier, error) { return b, nil })
+	must(t, err)
+	defer p.Close()
+	if len(b.paths) > 0 || !strings.Contains(b.said(), "no way to its peer") {
+		t.Fatalf("%d paths; logged: %s", len(b.paths), b.said())
+	}
+	want := b.failNext("attach")
+	wants(t, p.Refresh(), want)
+	must(t, p.Refresh())
+	if len(b.paths) != 1 {
+		t.Error("there is no path yet")
+	}
 }
 
 // Another process reads while the first has the plane, and goes on with it then.

@@ -109,13 +109,23 @@ func (p *Plane) SwitchOutbound(policy apply.Policy) error {
 	})
 }
 
-// Refresh puts back what others took away of what brings traffic here. It is to be
-// called now and then.
+// Refresh puts back what others took away of what brings traffic here, and tries
+// again to reach the peers of SAs that had no way to them when they were taken up.
+// It is to be called now and then.
 func (p *Plane) Refresh() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.owner || p.closed {
 		return nil
 	}
-	return p.o.Steering.Refresh()
+	var failed error
+	for id, a := range p.sas {
+		if a.larval || a.expired.Load() {
+			continue
+		}
+		if err := p.carrier.attach(a); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("SA %08x has no way to its peer: %w", id.SPI, err))
+		}
+	}
+	return errors.Join(failed, p.o.Steering.Refresh())
 }

@@ -86,6 +86,8 @@ func newWorkers(p *Plane) (carrier, error) {
 // prepare opens all descriptors that are not a peer's, and makes the workers:
 // later the process may not open files any more.
 func (w *workers) prepare(n int) error {
+	w.queues = make([]*tun.Queue, 0, n)
+	w.inherit(w.p.o.Inherited) // first, since they are ours whatever fails
 	var err error
 	if w.stopped, err = newQuit(); err != nil {
 		return err
@@ -93,8 +95,6 @@ func (w *workers) prepare(n int) error {
 	if w.silenced, err = newQuit(); err != nil {
 		return err
 	}
-	w.queues = make([]*tun.Queue, 0, n)
-	w.inherit(w.p.o.Inherited)
 	for len(w.queues) < n {
 		q, err := tun.OpenQueue()
 		if err != nil {
