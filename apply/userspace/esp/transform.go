@@ -10,6 +10,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"ipsec-quick/apply"
+	"ipsec-quick/apply/userspace/esp/gcm"
 )
 
 // A Transform is the cryptography of one SA: its algorithms and keys. It may be
@@ -57,6 +58,9 @@ func New(encryption, integrity apply.Algorithm, esn bool) (*Transform, error) {
 func newAEAD(name string, key []byte) (cipher.AEAD, error) {
 	if name == apply.ChaCha20Poly1305 {
 		return chacha20poly1305.New(key)
+	}
+	if gcm.Supported() {
+		return gcm.New(key)
 	}
 	block, err := aes.NewCipher(key)
 	if err != nil {
