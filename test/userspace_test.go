@@ -42,7 +42,7 @@ func TestOurselves(t *testing.T) {
 			capture := harness.StartCapture(t, n)
 			qa.Up()
 			within(t, 5*time.Second, "established at both ends", func() bool { return qa.Established() && qb.Established() })
-			note := c.traffic(t, a, b, form(400, 10_000))
+			note := c.traffic(t, a, b, form(400, 10_000), form(1_000, 1_000_000))
 			capture.NothingClear()
 			if got, want := capture.Count(espKind()), 12; got < want {
 				t.Errorf("%d of %d packets were %v: %v", got, want, espKind(), capture)
