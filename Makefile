@@ -26,7 +26,7 @@ FUZZ     ?= ...
 LABTIME  ?= 1100
 SOAK     ?= ^Test(Soak|StrongSwanRekeys|Kill|ManyExpires|ClockStep)$$
 SOAKTIME ?= 14400
-NATIVE   ?= ^Test(Interop|Ourselves|FullRate|CountedRekeys|KillTraffic|Kill|Soak|SoftLimits|FrozenPeer|TwoTunnels|FailedUp|Interrupted|Secrets|OnDemand|Examples)$$
+NATIVE   ?= ^Test(Interop|Ourselves|FullRate|CountedRekeys|KillTraffic|Kill|Soak|SoftLimits|FrozenPeer|TwoTunnels|FailedUp|Interrupted|Secrets|OnDemand|Examples|Status)$$
 SOAKNATIVE ?= ^Test(Interop|Ourselves|FullRate|CountedRekeys|KillTraffic)$$
 
 BENCHRUNS  ?= 5
@@ -66,12 +66,14 @@ install: build
 	install -m 644 man/*.5 '$(DESTDIR)$(MANDIR)/man5/'
 	install -m 644 man/*.7 '$(DESTDIR)$(MANDIR)/man7/'
 	install -m 644 man/*.8 '$(DESTDIR)$(MANDIR)/man8/'
+	install -D -m 644 -t '$(DESTDIR)$(PREFIX)/share/ipsec-quick' man/status.schema.json
 
 uninstall:
 	@rm -f '$(DESTDIR)$(PREFIX)/bin/ipsec-quick'
 	for page in $(notdir $(PAGES)); do
 		rm -f '$(DESTDIR)$(MANDIR)'/man[578]/"$$page"
 	done
+	rm -rf '$(DESTDIR)$(PREFIX)/share/ipsec-quick'
 
 demo: build
 	@examples/demo

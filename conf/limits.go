@@ -21,12 +21,12 @@ type scale[T time.Duration | uint64] struct {
 var (
 	timeScale = scale[time.Duration]{
 		parse: func(v value) (time.Duration, bool) { return v.duration(`"50m"`) },
-		show:  showDuration, step: time.Second, off: true,
+		show:  FormatDuration, step: time.Second, off: true,
 		example: `{ soft = "50m", hard = "60m" }`,
 	}
 	ikeScale = scale[time.Duration]{
 		parse: func(v value) (time.Duration, bool) { return v.duration(`"4h"`) },
-		show:  showDuration, step: time.Second,
+		show:  FormatDuration, step: time.Second,
 		example: `{ soft = "4h", hard = "4h30m" }`,
 	}
 	byteScale = scale[uint64]{
@@ -135,8 +135,8 @@ func (s lifetimeSettings) resolve(p *problems) Lifetime {
 		soft float64 // in steps
 		show string
 	}{
-		{"time", l.SoftTime.Seconds(), showDuration(l.SoftTime)},
-		{"use", l.SoftUse.Seconds(), showDuration(l.SoftUse)},
+		{"time", l.SoftTime.Seconds(), FormatDuration(l.SoftTime)},
+		{"use", l.SoftUse.Seconds(), FormatDuration(l.SoftUse)},
 		{"bytes", float64(l.SoftBytes), byteScale.show(l.SoftBytes)},
 		{"packets", float64(l.SoftPackets), packetScale.show(l.SoftPackets)},
 	} {
@@ -151,7 +151,7 @@ func (s lifetimeSettings) resolve(p *problems) Lifetime {
 		}
 	}
 	if gap := span.hard - span.soft; s.time.set && span.hard > 0 && gap < shortGap {
-		p.warn(s.time.at, "", "a rekey that takes longer than the %s between soft and hard interrupts the traffic", showDuration(gap))
+		p.warn(s.time.at, "", "a rekey that takes longer than the %s between soft and hard interrupts the traffic", FormatDuration(gap))
 	}
 	if span.hard == 0 && use.hard == 0 && bytes.hard == 0 && packets.hard == 0 {
 		p.warn(s.time.at, "write "+timeScale.example, "no limit is left: the keys of ESP are never changed")

@@ -34,7 +34,7 @@ func parseDuration(s string) (time.Duration, error) {
 		}
 	}
 	if whole > maxDuration || part > maxDuration || whole+part > maxDuration {
-		return 0, fmt.Errorf("%s is longer than %s", s, showDuration(maxDuration))
+		return 0, fmt.Errorf("%s is longer than %s", s, FormatDuration(maxDuration))
 	}
 	return whole + part, nil
 }
@@ -46,8 +46,8 @@ func notDuration(s string) error {
 	return fmt.Errorf("%q is no duration; write \"30s\", \"50m\", \"1h30m\" or \"1d\"", s)
 }
 
-// showDuration is d as parseDuration reads it, without parts that are zero.
-func showDuration(d time.Duration) string {
+// FormatDuration is d as parseDuration reads it, without parts that are zero.
+func FormatDuration(d time.Duration) string {
 	s := ""
 	if n := d / (24 * time.Hour); n > 0 {
 		s, d = fmt.Sprintf("%dd", n), d%(24*time.Hour)
@@ -82,7 +82,7 @@ func (v value) duration(example string) (time.Duration, bool) {
 		return 0, false
 	}
 	if d < time.Second || d%time.Second != 0 {
-		v.wrong("write "+strconv.Quote(showDuration(max(d.Round(time.Second), time.Second))), "%q is not one second or more, in whole seconds", s)
+		v.wrong("write "+strconv.Quote(FormatDuration(max(d.Round(time.Second), time.Second))), "%q is not one second or more, in whole seconds", s)
 		return 0, false
 	}
 	return d, true

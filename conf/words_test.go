@@ -23,8 +23,8 @@ func TestDurations(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		if again, err := parseDuration(showDuration(got)); err != nil || again != got {
-			t.Errorf("%v is shown as %q", got, showDuration(got))
+		if again, err := parseDuration(FormatDuration(got)); err != nil || again != got {
+			t.Errorf("%v is shown as %q", got, FormatDuration(got))
 		}
 	}
 }

@@ -151,6 +151,7 @@ func (e *Endpoint) deletedChildren(sa *ikeSA, spis []uint32) []uint32 {
 			if e.state.Peers[sa.Peer].Outbound == c.SPIIn {
 				e.activate(sa, next)
 				e.state.Peers[sa.Peer].Rekeys.Child++
+				e.state.Peers[sa.Peer].Rekeys.Last = e.now
 			}
 			e.retire(c)
 		case e.state.Peers[sa.Peer].Outbound != c.SPIIn:

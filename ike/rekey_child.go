@@ -280,6 +280,7 @@ func (e *Endpoint) replace(sa *ikeSA, old, c *child) {
 		return
 	}
 	e.state.Peers[sa.Peer].Rekeys.Child++
+	e.state.Peers[sa.Peer].Rekeys.Last = e.now
 	old.State = childDeleting
 	e.submitFirst(sa, &deleteTask{SPIs: []uint32{old.SPIIn}})
 }

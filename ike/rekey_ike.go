@@ -222,6 +222,7 @@ func (e *Endpoint) heir(sa *ikeSA, original bool, spii, spir wire.SPI, choice su
 func (e *Endpoint) inherit(sa, next *ikeSA) {
 	if sa.State != replaced {
 		e.state.Peers[sa.Peer].Rekeys.IKE++
+		e.state.Peers[sa.Peer].Rekeys.Last = e.now
 	}
 	next.State = established
 	e.startLifetime(next)

@@ -16,7 +16,8 @@ type PeerStatus struct {
 	SPIi, SPIr    wire.SPI
 	Proposal      string // strongSwan's spelling; empty before the IKE SA is established
 	Established   time.Time
-	RekeyAt       time.Time
+	RekeyAt       time.Time // the soft limit; zero: none, or it is being rekeyed
+	ExpireAt      time.Time // the hard limit; zero: none
 	Children      []ChildStatus
 	Rekeys        Rekeys
 	Expires       Expires
@@ -31,7 +32,10 @@ type ChildStatus struct {
 }
 
 // Rekeys counts the finished rekeys of either side, and the failed ones of ours.
-type Rekeys struct{ Child, IKE, Failed uint64 }
+type Rekeys struct {
+	Child, IKE, Failed uint64
+	Last               time.Time // when one was finished; zero: none was
+}
 
 // Expires counts the limits that the data plane reported.
 type Expires struct{ Soft, Hard uint64 }
@@ -83,7 +87,7 @@ func (e *Endpoint) peerStatus(name string) PeerStatus {
 	if sa.State != initSent {
 		s.Proposal = sa.Choice.String()
 	}
-	s.Established, s.RekeyAt = sa.Established, sa.SoftAt
+	s.Established, s.RekeyAt, s.ExpireAt = sa.Established, sa.SoftAt, sa.HardAt
 	return s
 }
 

@@ -39,6 +39,7 @@ var imports = []struct {
 	{"watch/...", []string{"conf", "ike/...", "apply/...", "watch/..."}},
 	{"cmd/...", []string{"conf", "ike/...", "apply/...", "watch/...", "cmd/..."}},
 	{"test/harness", nil},
+	{"test/manual", nil},
 }
 
 // impure are what ike and the packages below it do not import: the world comes

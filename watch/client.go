@@ -21,6 +21,55 @@ func Tunnels(root string) ([]string, error) {
 	return tunnels(root)
 }
 
+// States of a tunnel that is up.
+const (
+	StateUp       = "up"
+	StateStarting = "starting" // `up` is at it
+	StateDead     = "dead"     // its loop has died
+)
+
+// Live is a tunnel that is up.
+type Live struct {
+	Name, State string
+	Path        string // of its file; empty: not known yet
+}
+
+// List is Tunnels, with what each is at.
+func List(root string) ([]Live, error) {
+	if root == "" {
+		root = RunDir
+	}
+	names, err := tunnels(root)
+	if err != nil {
+		return nil, err
+	}
+	var list []Live
+	for _, name := range names {
+		d := newDir(root, name)
+		one := Live{Name: name, State: StateUp}
+		_, starting := d.pid()
+		conn, err := dial(d, askTimeout)
+		switch {
+		case errors.Is(err, ErrNotUp):
+			continue // it went down meanwhile
+		case errors.Is(err, ErrNoLoop):
+			one.State = StateDead
+		case err != nil:
+			return nil, fmt.Errorf("%s: %w", name, err)
+		case starting:
+			one.State = StateStarting
+		}
+		if err == nil {
+			_ = conn.Close()
+		}
+		if f, err := d.facts(); err == nil {
+			one.Path = f.Path
+		}
+		list = append(list, one)
+	}
+	return list, nil
+}
+
 // Get is the status of one tunnel: from its loop or, where that is dead or does
 // not answer, from the state that it left. The error is ErrNotUp if there is no
 // such tunnel.

@@ -156,7 +156,7 @@ func TestRekeyCommand(t *testing.T) {
 	}
 	eventually(t, "one IKE SA is left", func() bool {
 		now := ha.status("left")
-		return now.State == "established" && now.IKE.SPIi != before.IKE.SPIi && now.Rekeys == RekeyCount{Child: 1, IKE: 1}
+		return now.State == "established" && now.IKE.SPIi != before.IKE.SPIi && now.Rekeys == RekeyCount{Child: 1, IKE: 1, Last: now.Rekeys.Last} && now.Rekeys.Last != ""
 	})
 	if err := Rekey(ha.root, "left", "nobody", false); err == nil || !strings.Contains(err.Error(), "nobody") {
 		t.Errorf("a peer that is not there: %v", err)

@@ -42,6 +42,9 @@ type IKEStatus struct {
 	Proposal    string `json:"proposal"`
 	Established string `json:"established"`
 	RekeyAt     string `json:"rekey_at"`
+	Lifetime    struct {
+		Time Seconds `json:"time"`
+	} `json:"lifetime"`
 }
 
 // ChildStatus is one Child SA.
@@ -100,6 +103,7 @@ type RekeyCount struct {
 	Child  uint64 `json:"child"`
 	IKE    uint64 `json:"ike"`
 	Failed uint64 `json:"failed"`
+	Last   string `json:"last"` // when one was finished
 }
 
 // ExpireCount counts the limits that the data plane reported.
@@ -160,9 +164,10 @@ func describePeer(p ike.PeerStatus, dp counters, now time.Time) PeerStatus {
 		Name: p.Name, State: p.State, NAT: p.NAT, LastError: p.LastError,
 		IKE:      IKEStatus{Proposal: p.Proposal, Established: rfc3339(wallTime(p.Established)), RekeyAt: rfc3339(wallTime(p.RekeyAt))},
 		Children: []ChildStatus{},
-		Rekeys:   RekeyCount{p.Rekeys.Child, p.Rekeys.IKE, p.Rekeys.Failed},
+		Rekeys:   RekeyCount{p.Rekeys.Child, p.Rekeys.IKE, p.Rekeys.Failed, rfc3339(wallTime(p.Rekeys.Last))},
 		Expires:  ExpireCount{p.Expires.Soft, p.Expires.Hard},
 	}
+	out.IKE.Lifetime.Time = Seconds{age(p.Established, p.RekeyAt), age(p.Established, p.ExpireAt), age(p.Established, now)}
 	if p.Local.IsValid() {
 		out.Local = p.Local.String()
 	}

@@ -47,9 +47,18 @@ func takesValue(c *cli.Command, arg string) bool {
 	}
 	for _, f := range c.Flags {
 		if slices.Contains(f.Names(), name) {
-			_, isBool := f.(*cli.BoolFlag)
-			return !isBool
+			return !standsAlone(f)
 		}
 	}
 	return false
+}
+
+// standsAlone reports whether a flag has no value, or only one behind a "=".
+func standsAlone(f cli.Flag) bool {
+	if g, ok := f.(*cli.GenericFlag); ok {
+		_, alone := g.Value.(interface{ IsBoolFlag() bool })
+		return alone
+	}
+	_, alone := f.(*cli.BoolFlag)
+	return alone
 }

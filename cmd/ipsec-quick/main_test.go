@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"ipsec-quick/apply/xfrm"
 	"ipsec-quick/conf"
@@ -53,7 +52,7 @@ func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"dance"}, {"--dance"}, {"up"}, {"up", "a", "b"}, {"up", "a name"}, {"up", "office", "--dance"},
 		{"up", "office", "--timeout", "soon"}, {"up", "office", "--timeout=-1s"}, {"down"}, {"check"}, {"rekey"},
-		{"genpsk", "x"}, {"genkey", "--type", "rot13"}, {"pubkey", "a", "b"}, {"status", "a", "b"}, {"watch"}, {"watch", "a", "b"}, {"restart"}, {"monitor"},
+		{"genpsk", "x"}, {"genkey", "--type", "rot13"}, {"pubkey", "a", "b"}, {"status", "a", "b"}, {"status", "--watch=soon"}, {"status", "--watch=1ms"}, {"list", "a"}, {"watch"}, {"watch", "a", "b"}, {"restart"}, {"monitor"},
 	} {
 		if code, out, errOut := invoke("", args...); code != exitUsage || out+errOut == "" {
 			t.Errorf("%q: exit status %d, %q", args, code, errOut)
@@ -145,6 +144,8 @@ func TestFlagsFirst(t *testing.T) {
 		"ipsec-quick rekey office --peer b --ike":    "ipsec-quick rekey --peer b --ike -- office",
 		"ipsec-quick up -- --odd":                    "ipsec-quick up -- --odd",
 		"ipsec-quick status --json":                  "ipsec-quick status --json",
+		"ipsec-quick status --watch office":          "ipsec-quick status --watch -- office",
+		"ipsec-quick status office --watch=1s":       "ipsec-quick status --watch=1s -- office",
 		"ipsec-quick --help":                         "ipsec-quick --help",
 		"ipsec-quick pubkey -":                       "ipsec-quick pubkey -- -",
 	} {
@@ -181,44 +182,6 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-func TestShow(t *testing.T) {
-	now := time.Now()
-	s := &watch.Status{Tunnel: "office", Dataplane: "kernel", WatchPID: 812, Version: "1.0", Peers: []watch.PeerStatus{{
-		Name: "branch", State: "established", Local: "192.0.2.1:500", Remote: "198.51.100.7:500", NAT: true,
-		IKE: watch.IKEStatus{
-			SPIi: "0011223344556677", SPIr: "8899aabbccddeeff", Proposal: "aes256gcm16-prfsha384-x25519",
-			Established: now.Add(-123500 * time.Millisecond).Format(time.RFC3339Nano), RekeyAt: now.Add(2*time.Hour + time.Second).Format(time.RFC3339),
-		},
-		Children: []watch.ChildStatus{{
-			SPIIn: "c1a2b3c4", SPIOut: "c4b3a2c1", Proposal: "aes256gcm16", Mode: "tunnel",
-			LocalTS: []string{"10.1.0.0/16"}, RemoteTS: []string{"10.2.0.0/16"}, BytesIn: 1536, BytesOut: 5 << 30,
-			Lifetime: watch.Lifetime{
-				Time: watch.Seconds{Soft: 3000, Hard: 3600, Used: 12}, Bytes: watch.Count{Soft: 90 << 30, Hard: 100 << 30, Used: 5 << 30},
-			},
-		}},
-		Rekeys: watch.RekeyCount{Child: 3}, Expires: watch.ExpireCount{Soft: 3},
-	}}}
-	var b bytes.Buffer
-	showTunnel(&b, s)
-	for _, want := range []string{
-		"tunnel: office\n  data plane: kernel\n  loop: process 812, version 1.0\n\npeer: branch\n  state: established, 2 minutes, 3 seconds ago\n",
-		"  endpoint: 198.51.100.7:500 from 192.0.2.1:500, NAT detected\n",
-		"  ike: aes256gcm16-prfsha384-x25519, 0011223344556677 8899aabbccddeeff, new keys in 2 hours",
-		"  child: c1a2b3c4 in, c4b3a2c1 out, aes256gcm16, tunnel mode\n    selectors: 10.1.0.0/16 === 10.2.0.0/16\n",
-		"    transfer: 1.50 KiB received, 5.00 GiB sent\n    age: 12 seconds of 50 minutes soft, 1 hour hard\n",
-		"    bytes: 5.00 GiB of 90.00 GiB soft, 100.00 GiB hard\n  rekeys: 3 of Child SAs, 0 of IKE SAs, 0 failed\n  expires: 3 soft, 0 hard\n",
-	} {
-		if !strings.Contains(b.String(), want) {
-			t.Errorf("no %q in\n%s", want, b.String())
-		}
-	}
-	s.WatchPID, b = 0, bytes.Buffer{}
-	showTunnel(&b, s)
-	if !strings.Contains(b.String(), "ipsec-quick up office") {
-		t.Errorf("a dead loop: %s", b.String())
-	}
-}
-
 func TestDownOfNothing(t *testing.T) {
 	if _, err := os.Lstat(watch.RunDir); err == nil {
 		t.Skip("there are tunnels on this host")
@@ -227,6 +190,12 @@ func TestDownOfNothing(t *testing.T) {
 		t.Errorf("exit status %d, %q", code, errOut)
 	}
 	if code, out, _ := invoke("", "status", "--json"); code != exitOK || out != "[]\n" {
+		t.Errorf("exit status %d, %q", code, out)
+	}
+	if code, out, _ := invoke("", "list"); code != exitOK || out != "" {
+		t.Errorf("exit status %d, %q", code, out)
+	}
+	if code, out, _ := invoke("", "list", "--json"); code != exitOK || out != "[]\n" {
 		t.Errorf("exit status %d, %q", code, out)
 	}
 	if code, _, errOut := invoke("", "status", "office"); code != exitOther || !strings.Contains(errOut, "is not up") {

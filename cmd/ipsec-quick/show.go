@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -10,62 +9,67 @@ import (
 )
 
 // showTunnel prints a tunnel in the manner of `wg show`.
-func showTunnel(w io.Writer, s *watch.Status) {
-	fmt.Fprintf(w, "tunnel: %s\n", s.Tunnel)
-	fmt.Fprintf(w, "  data plane: %s\n", s.Dataplane)
-	if s.WatchPID != 0 {
-		fmt.Fprintf(w, "  loop: process %d, version %s\n", s.WatchPID, s.Version)
+func showTunnel(s screen, t *watch.Status) {
+	s.head(green, "tunnel", t.Tunnel)
+	s.line(1, "data plane", "%s", t.Dataplane)
+	if t.WatchPID != 0 {
+		s.line(1, "loop", "process %d, version %s", t.WatchPID, t.Version)
 	} else {
-		fmt.Fprintf(w, "  loop: dead; `ipsec-quick up %s` revives it\n", s.Tunnel)
+		s.line(1, "loop", "%s; `ipsec-quick up %s` revives it", s.paint(red, "dead"), t.Tunnel)
 	}
-	if s.Dropped.ESP != 0 {
-		fmt.Fprintf(w, "  dropped: %d ESP packets of no SA\n", s.Dropped.ESP)
-	}
-	for i := range s.Peers {
-		fmt.Fprintln(w)
-		showPeer(w, &s.Peers[i])
+	d := &t.Dropped
+	s.dropped(1, []cause{
+		{d.Malformed, "malformed"}, {d.UnknownSPI, "of no IKE SA"}, {d.Integrity, "forged"}, {d.MessageID, "with a wrong message ID"},
+		{d.Replayed, "repeated"}, {d.Unexpected, "unexpected"}, {d.Flooded, "over a limit"}, {d.ESP, "of no ESP SA"},
+		{d.Handover, "of another tunnel"},
+	})
+	for i := range t.Peers {
+		fmt.Fprintln(s)
+		showPeer(s, &t.Peers[i])
 	}
 }
 
-func showPeer(w io.Writer, p *watch.PeerStatus) {
-	fmt.Fprintf(w, "peer: %s\n", p.Name)
-	line := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "  %s: %s\n", name, fmt.Sprintf(format, args...))
+func showPeer(s screen, p *watch.PeerStatus) {
+	s.head(yellow, "peer", p.Name)
+	up := p.State == "established" || p.State == "rekeying"
+	style, since := red, ""
+	if up {
+		style = green
 	}
-	state := p.State
 	if t := parseTime(p.IKE.Established); !t.IsZero() {
-		state += ", " + span(time.Since(t)) + " ago"
+		since = ", " + ago(t)
 	}
-	line("state", "%s", state)
-	if p.LastError != "" && p.State != "established" && p.State != "rekeying" {
-		line("last error", "%s", p.LastError)
+	s.line(1, "state", "%s%s", s.paint(style, p.State), since)
+	if p.LastError != "" && !up {
+		s.line(1, "last error", "%s", p.LastError)
 	}
 	if p.Remote != "" {
 		nat := ""
 		if p.NAT {
 			nat = ", NAT detected"
 		}
-		line("endpoint", "%s from %s%s", p.Remote, p.Local, nat)
+		s.line(1, "endpoint", "%s from %s%s", p.Remote, p.Local, nat)
 	}
-	if p.IKE.Proposal != "" {
-		again := ""
-		if t := parseTime(p.IKE.RekeyAt); !t.IsZero() {
-			again = ", new keys in " + span(time.Until(t))
+	if r := &p.Rekeys; r.Child+r.IKE+r.Failed != 0 {
+		if t := parseTime(r.Last); !t.IsZero() {
+			s.line(1, "last rekey", "%s", ago(t))
 		}
-		line("ike", "%s, %s %s%s", p.IKE.Proposal, p.IKE.SPIi, p.IKE.SPIr, again)
-	}
-	for i := range p.Children {
-		showChild(w, &p.Children[i])
-	}
-	if p.Rekeys != (watch.RekeyCount{}) {
-		line("rekeys", "%d of Child SAs, %d of IKE SAs, %d failed", p.Rekeys.Child, p.Rekeys.IKE, p.Rekeys.Failed)
+		s.line(1, "rekeys", "%d of Child SAs, %d of IKE SAs, %d failed", r.Child, r.IKE, r.Failed)
 	}
 	if p.Expires != (watch.ExpireCount{}) {
-		line("expires", "%d soft, %d hard", p.Expires.Soft, p.Expires.Hard)
+		s.line(1, "expires", "%d soft, %d hard", p.Expires.Soft, p.Expires.Hard)
+	}
+	if p.IKE.Proposal != "" {
+		s.line(1, "ike", "%s", p.IKE.Proposal)
+		s.line(2, "spi", "%s initiator, %s responder", p.IKE.SPIi, p.IKE.SPIr)
+		showLimits(s, inForce([]limit{timeLimit("time", p.IKE.Lifetime.Time)}))
+	}
+	for i := range p.Children {
+		showChild(s, &p.Children[i])
 	}
 }
 
-func showChild(w io.Writer, c *watch.ChildStatus) {
+func showChild(s screen, c *watch.ChildStatus) {
 	more := ""
 	if c.Encap {
 		more = ", in UDP"
@@ -73,30 +77,45 @@ func showChild(w io.Writer, c *watch.ChildStatus) {
 	if c.Retiring {
 		more += ", replaced"
 	}
-	fmt.Fprintf(w, "  child: %s in, %s out, %s, %s mode%s\n", c.SPIIn, c.SPIOut, c.Proposal, c.Mode, more)
-	fmt.Fprintf(w, "    selectors: %s === %s\n", strings.Join(c.LocalTS, ", "), strings.Join(c.RemoteTS, ", "))
-	fmt.Fprintf(w, "    transfer: %s received, %s sent\n", size(c.BytesIn), size(c.BytesOut))
-	if d := c.Dropped; d != (watch.ESPDrops{}) {
-		fmt.Fprintf(w, "    dropped: %d forged, %d replayed, %d malformed, %d outside the selectors\n", d.Integrity, d.Replayed, d.Malformed, d.Selectors)
-	}
-	l := &c.Lifetime
-	for _, one := range []struct {
-		name string
-		s    watch.Seconds
-	}{{"age", l.Time}, {"use", l.Use}} {
-		if one.s.Soft != 0 || one.s.Hard != 0 {
-			fmt.Fprintf(w, "    %s: %s of %s soft, %s hard\n", one.name, span(seconds(one.s.Used)), span(seconds(one.s.Soft)), span(seconds(one.s.Hard)))
-		}
-	}
-	if b := l.Bytes; b.Soft != 0 || b.Hard != 0 {
-		fmt.Fprintf(w, "    bytes: %s of %s soft, %s hard\n", size(b.Used), size(b.Soft), size(b.Hard))
-	}
-	if n := l.Packets; n.Soft != 0 || n.Hard != 0 {
-		fmt.Fprintf(w, "    packets: %d of %d soft, %d hard\n", n.Used, n.Soft, n.Hard)
-	}
+	s.line(1, "child", "%s, %s mode%s", c.Proposal, c.Mode, more)
+	s.line(2, "spi", "%s in, %s out", c.SPIIn, c.SPIOut)
+	s.line(2, "selectors", "%s === %s", strings.Join(c.LocalTS, ", "), strings.Join(c.RemoteTS, ", "))
+	s.line(2, "transfer", "%s received, %s sent", size(c.BytesIn), size(c.BytesOut))
+	d := &c.Dropped
+	s.dropped(2, []cause{
+		{d.Integrity, "forged"}, {d.Replayed, "replayed"}, {d.Malformed, "malformed"}, {d.Selectors, "outside the selectors"},
+	})
+	showLimits(s, childLimits(&c.Lifetime))
 }
 
-func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }
+// head begins a section.
+func (s screen) head(style, what, name string) {
+	fmt.Fprintf(s, "%s: %s\n", s.paint(style+bold, what), s.paint(style, name))
+}
+
+// line is a line of a section, or of a part of one.
+func (s screen) line(depth int, name, format string, args ...any) {
+	fmt.Fprintf(s, "%s%s: %s\n", strings.Repeat("  ", depth), s.paint(bold, name), fmt.Sprintf(format, args...))
+}
+
+// cause is how many packets came to nothing, and why.
+type cause struct {
+	count uint64
+	why   string
+}
+
+// dropped is a line with the causes that occurred.
+func (s screen) dropped(depth int, all []cause) {
+	var list []string
+	for _, c := range all {
+		if c.count != 0 {
+			list = append(list, fmt.Sprintf("%d %s", c.count, c.why))
+		}
+	}
+	if len(list) > 0 {
+		s.line(depth, "dropped", "%s", strings.Join(list, ", "))
+	}
+}
 
 func parseTime(s string) time.Time {
 	t, err := time.Parse(time.RFC3339, s)
@@ -106,9 +125,12 @@ func parseTime(s string) time.Time {
 	return t
 }
 
-// span is "2 minutes, 3 seconds".
-func span(d time.Duration) string {
-	left := int64(max(d, 0) / time.Second)
+// ago is "2 minutes, 3 seconds ago".
+func ago(t time.Time) string {
+	left := int64(max(time.Since(t), 0) / time.Second)
+	if left == 0 {
+		return "now"
+	}
 	var parts []string
 	for _, u := range []struct {
 		name string
@@ -119,21 +141,5 @@ func span(d time.Duration) string {
 			left %= u.n
 		}
 	}
-	if len(parts) == 0 {
-		return "0 seconds"
-	}
-	return strings.Join(parts, ", ")
-}
-
-// size is "1.50 KiB".
-func size(n uint64) string {
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, unit := float64(n)/1024, 0
-	units := []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
-	for v >= 1024 && unit < len(units)-1 {
-		v, unit = v/1024, unit+1
-	}
-	return fmt.Sprintf("%.2f %s", v, units[unit])
+	return strings.Join(parts, ", ") + " ago"
 }

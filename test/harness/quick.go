@@ -16,13 +16,13 @@ import (
 
 // Quick is one tunnel of ipsec-quick in a host.
 type Quick struct {
-	Host *Host
-	Name string // the tunnel's
+	Host   *Host
+	Name   string // the tunnel's
+	Binary string // ipsec-quick itself
 
-	t      testing.TB
-	binary string
-	up     bool
-	said   strings.Builder // what all commands printed
+	t    testing.TB
+	up   bool
+	said strings.Builder // what all commands printed
 }
 
 // Status is one tunnel as `ipsec-quick status --json` shows it.
@@ -97,7 +97,7 @@ func binaryPath(t testing.TB) string {
 // killed and fails the test.
 func NewQuick(t testing.TB, h *Host, name, toml string) *Quick {
 	t.Helper()
-	q := &Quick{Host: h, Name: name, t: t, binary: binaryPath(t)}
+	q := &Quick{Host: h, Name: name, t: t, Binary: binaryPath(t)}
 	h.WriteFile("/etc/ipsec-quick/"+name+".toml", toml)
 	t.Cleanup(func() {
 		if q.up {
@@ -138,7 +138,7 @@ func (q *Quick) ExecEnv(env []string, args ...string) Result {
 }
 
 func (q *Quick) exec(env []string, input []byte, args []string) Result {
-	r := q.Host.exec(env, input, append([]string{q.binary}, args...))
+	r := q.Host.exec(env, input, append([]string{q.Binary}, args...))
 	if len(args) > 0 && (args[0] == "up" || args[0] == "down") && r.Err == nil {
 		q.up = args[0] == "up"
 	}
@@ -161,7 +161,7 @@ func (q *Quick) Start(args ...string) *Running {
 	q.t.Helper()
 	r := &Running{q: q, out: &lockedBuffer{}, args: args}
 	err := q.Host.Do(func() error {
-		r.cmd = exec.Command(q.binary, args...)
+		r.cmd = exec.Command(q.Binary, args...)
 		r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 		r.cmd.WaitDelay = 3 * time.Second
 		return r.cmd.Start()

@@ -59,7 +59,7 @@ func (q *Quick) Supervise(args ...string) *Service {
 func (s *Service) run() {
 	defer close(s.done)
 	for {
-		cmd := exec.Command(s.q.binary, s.args...)
+		cmd := exec.Command(s.q.Binary, s.args...)
 		cmd.Stdout, cmd.Stderr = s.out, s.out
 		cmd.WaitDelay = 3 * time.Second
 		s.mu.Lock()
