@@ -45,6 +45,9 @@ func (p *Page) Section(heading string) *Page {
 	return &Page{}
 }
 
+// Lines are those of the page's source.
+func (p *Page) Lines() []string { return p.lines }
+
 // Items are what the page's lists explain that is marked up by a macro, such as
 // "Ic" in ".It Ic port , nat_port".
 func (p *Page) Items(macro string) []string {
