@@ -1,7 +1,7 @@
 # make build     bin/ipsec-quick
 # make demo      a tunnel between two namespaces, rekeyed while it is in use
 # make test      vet, lint, unit tests, then the tests with a real kernel and peer
-# make install   the command and its manual pages, below PREFIX
+# make install   the command, its manual pages and its completions, below PREFIX
 # make bench     ESP in user space beside wireguard-go, strongSwan's kernel-libipsec
 #                and no tunnel; BENCHRUNS=1 BENCHTIME=1s for a quick look
 # make soak      the long forms of the lab's tests of rekeys and crashes, hours;
@@ -21,6 +21,7 @@ SHELL       := /bin/bash
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 MANDIR   ?= $(PREFIX)/share/man
+SHARE    := $(DESTDIR)$(PREFIX)/share
 FUZZTIME ?= 10s
 FUZZ     ?= ...
 LABTIME  ?= 1100
@@ -49,7 +50,8 @@ LINT          = $(LINT_DIR)/golangci-lint
 WIREGUARD_VERSION := v0.0.0-20260522210424-ecfc5a8d5446
 WIREGUARD          = $(CACHE_DIR)/wireguard-go-$(WIREGUARD_VERSION)/wireguard
 
-SCRIPTS := .ci/need .ci/run examples/demo test/lab/guest test/lab/run test/lab/setup
+SCRIPTS := .ci/need .ci/run examples/demo test/lab/guest test/lab/run test/lab/setup \
+           cmd/ipsec-quick/completion/ipsec-quick.bash
 PAGES   := man/ipsec-quick.8 man/ipsec-quick.toml.5 man/ipsec-quick-expire.7
 
 .PHONY: build demo test vet lint unit native lab lab-tests soak soak-native bench install uninstall fuzz clean need need-lab
@@ -66,14 +68,18 @@ install: build
 	install -m 644 man/*.5 '$(DESTDIR)$(MANDIR)/man5/'
 	install -m 644 man/*.7 '$(DESTDIR)$(MANDIR)/man7/'
 	install -m 644 man/*.8 '$(DESTDIR)$(MANDIR)/man8/'
-	install -D -m 644 -t '$(DESTDIR)$(PREFIX)/share/ipsec-quick' man/status.schema.json
+	install -D -m 644 man/status.schema.json '$(SHARE)/ipsec-quick/status.schema.json'
+	install -D -m 644 cmd/ipsec-quick/completion/ipsec-quick.bash '$(SHARE)/bash-completion/completions/ipsec-quick'
+	install -D -m 644 cmd/ipsec-quick/completion/ipsec-quick.zsh '$(SHARE)/zsh/site-functions/_ipsec-quick'
+	install -D -m 644 cmd/ipsec-quick/completion/ipsec-quick.fish '$(SHARE)/fish/vendor_completions.d/ipsec-quick.fish'
 
 uninstall:
 	@rm -f '$(DESTDIR)$(PREFIX)/bin/ipsec-quick'
 	for page in $(notdir $(PAGES)); do
 		rm -f '$(DESTDIR)$(MANDIR)'/man[578]/"$$page"
 	done
-	rm -rf '$(DESTDIR)$(PREFIX)/share/ipsec-quick'
+	rm -f '$(SHARE)'/{bash-completion/completions/ipsec-quick,zsh/site-functions/_ipsec-quick,fish/vendor_completions.d/ipsec-quick.fish}
+	rm -rf '$(SHARE)/ipsec-quick'
 
 demo: build
 	@examples/demo
@@ -90,12 +96,12 @@ test:
 	$(MAKE) --no-print-directory lab
 
 # The race detector needs a C compiler, the linters of pages and scripts are
-# programs of their own, unit tests of apply/xfrm make namespaces, and tshark
-# reads what apply/userspace/esp has sealed. Who is not root is told all that is
-# missing at once.
+# programs of their own, unit tests of apply/xfrm make namespaces, tshark reads
+# what apply/userspace/esp has sealed, and each shell completes command lines. Who
+# is not root is told all that is missing at once.
 need:
 	@missing=0
-	.ci/need gcc=gcc /usr/include/stdlib.h=libc6-dev mandoc=mandoc shellcheck=shellcheck ip=iproute2 tshark=tshark || missing=1
+	.ci/need gcc=gcc /usr/include/stdlib.h=libc6-dev mandoc=mandoc shellcheck=shellcheck ip=iproute2 tshark=tshark zsh=zsh fish=fish || missing=1
 	[[ $$(id -u) == 0 ]] || test/lab/setup || missing=1
 	exit $$missing
 

@@ -4,6 +4,7 @@ package lab_test
 
 import (
 	"encoding/json"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -85,6 +86,7 @@ func TestStatus(t *testing.T) {
 		t.Errorf("status --watch --json: %s", r)
 	}
 	onTerminal(t, q)
+	completion(t, q)
 
 	crash(t, q)
 	if r := q.Exec("list", "--all"); r.Stdout != "office  dead\nspare   down\n" {
@@ -101,6 +103,31 @@ func TestStatus(t *testing.T) {
 	q.Down()
 	if r := q.Exec("list"); r.Stdout != "" || r.Err != nil {
 		t.Errorf("list: %s", r)
+	}
+}
+
+// completion has bash complete what depends on the tunnels of this host.
+func completion(t *testing.T, q *harness.Quick) {
+	t.Helper()
+	const complete = `PATH=$1:$PATH COMP_LINE=$2 COMP_POINT=${#2}
+		source <(ipsec-quick completion bash)
+		read -ra COMP_WORDS <<<"$2"
+		[[ $2 != *' ' ]] || COMP_WORDS+=('')
+		COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+		_ipsec_quick
+		printf '%s\n' "${COMPREPLY[@]}"`
+	for line, want := range map[string]string{
+		"ipsec-quick down ":                "office",
+		"ipsec-quick status of":            "office",
+		"ipsec-quick up ":                  "office spare",
+		"ipsec-quick check /etc/ipsec-q":   "/etc/ipsec-quick",
+		"ipsec-quick rekey office --peer ": q.Peer().Name,
+		"ipsec-quick rekey spare --peer ":  "",
+	} {
+		r := q.Host.Exec("bash", "-c", complete, "bash", filepath.Dir(q.Binary), line)
+		if got := strings.Join(strings.Fields(r.Stdout), " "); r.Err != nil || got != want {
+			t.Errorf("%q: %q, want %q: %s", line, got, want, r)
+		}
 	}
 }
 

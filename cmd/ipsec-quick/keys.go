@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/big"
 	"os"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -18,6 +19,9 @@ const pskLength = 44
 // pskAlphabet is what every product takes in a pre-shared key; some take no key
 // that begins with 0, and 0x and 0s have a meaning here.
 const pskAlphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+// keyTypes are those that genkey makes.
+var keyTypes = []string{"ed25519", "ecdsa-p256", "ecdsa-p384", "rsa-3072"}
 
 // maxKeyInput bounds what pubkey reads.
 const maxKeyInput = 64 << 10
@@ -54,7 +58,7 @@ func genkeyCommand() *cli.Command {
 		Name:  "genkey",
 		Usage: "make a private key",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "type", Value: "ed25519", Usage: "ed25519, ecdsa-p256, ecdsa-p384 or rsa-3072"},
+			&cli.StringFlag{Name: "type", Value: keyTypes[0], Usage: strings.Join(keyTypes, ", ")},
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {

@@ -56,6 +56,7 @@ func app(in io.Reader, out, errOut io.Writer) *cli.App {
 			upCommand(), downCommand(), statusCommand(), listCommand(), checkCommand(), rekeyCommand(),
 			monitorCommand(), watchCommand(), restartCommand(),
 			genpskCommand(), genkeyCommand(), pubkeyCommand(),
+			completionCommand(), completeCommand(),
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {

@@ -114,7 +114,7 @@ func TestKeys(t *testing.T) {
 	if _, again, _ := invoke("", "genpsk"); strings.TrimSpace(again) == psk {
 		t.Error("the same key twice")
 	}
-	for _, kind := range []string{"ed25519", "ecdsa-p256", "ecdsa-p384", "rsa-3072"} {
+	for _, kind := range keyTypes {
 		code, key, errOut := invoke("", "genkey", "--type", kind)
 		if code != exitOK || !strings.Contains(key, "PRIVATE KEY") {
 			t.Errorf("%s: exit status %d, %s", kind, code, errOut)
