@@ -116,25 +116,21 @@ func TestShellsComplete(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for shell, begin := range map[string][]string{
-		"bash": {"--norc", "--noprofile", "-i"},
-		"zsh":  {"-f", "-i"},
-		"fish": {"--no-config", "-i"},
+	const zsh = "unsetopt beep; bindkey -e; autoload -Uz compinit && compinit -u -D"
+	for name, begin := range map[string][]string{
+		"bash":           {"bash --norc --noprofile -i", "bind 'set bell-style none'; source <(ipsec-quick completion bash)"},
+		"zsh":            {"zsh -f -i", zsh + "; source <(ipsec-quick completion zsh)"},
+		"zsh, installed": {"zsh -f -i", "ipsec-quick completion zsh >_ipsec-quick; fpath+=($PWD); " + zsh},
+		"fish":           {"fish --no-config -i", "ipsec-quick completion fish | source"},
 	} {
-		t.Run(shell, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if _, err := exec.LookPath(shell); err != nil {
+			shell := strings.Fields(begin[0])
+			if _, err := exec.LookPath(shell[0]); err != nil {
 				t.Skipf("%v (make test installs it)", err)
 			}
-			s := startShell(t, folder, shell, begin...)
-			switch shell {
-			case "bash":
-				s.say("bind 'set bell-style none'; source <(ipsec-quick completion bash)")
-			case "zsh":
-				s.say("unsetopt beep; autoload -Uz compinit && compinit -u -D; bindkey -e; source <(ipsec-quick completion zsh)")
-			case "fish":
-				s.say("ipsec-quick completion fish | source")
-			}
+			s := startShell(t, folder, shell[0], shell[1:]...)
+			s.say(begin[1])
 			for typed, want := range completed {
 				if got := s.completes(typed); got != want {
 					t.Errorf("%q becomes %q, not %q\n%q", typed, got, want, s.said.String())
