@@ -27,7 +27,7 @@ FUZZ     ?= ...
 LABTIME  ?= 1100
 SOAK     ?= ^Test(Soak|StrongSwanRekeys|Kill|ManyExpires|ClockStep)$$
 SOAKTIME ?= 14400
-NATIVE   ?= ^Test(Interop|Ourselves|FullRate|CountedRekeys|KillTraffic|Kill|Soak|SoftLimits|FrozenPeer|TwoTunnels|FailedUp|Interrupted|Secrets|OnDemand|Examples|Status)$$
+NATIVE   ?= ^Test(Interop|Ourselves|FullRate|CountedRekeys|KillTraffic|Kill|Soak|SoftLimits|FrozenPeer|TwoTunnels|FailedUp|Interrupted|Secrets|OnDemand|Examples|Status|Export)$$
 SOAKNATIVE ?= ^Test(Interop|Ourselves|FullRate|CountedRekeys|KillTraffic)$$
 
 BENCHRUNS  ?= 5

@@ -22,9 +22,9 @@ func (e Endpoint) String() string {
 	return host + ":" + strconv.Itoa(int(e.Port))
 }
 
-// parseEndpoint reads "host", "host:port", an address with or without a port,
+// ParseEndpoint reads "host", "host:port", an address with or without a port,
 // and IPv6 with one as "[2001:db8::1]:500".
-func parseEndpoint(s string) (Endpoint, error) {
+func ParseEndpoint(s string) (Endpoint, error) {
 	if strings.Contains(s, "://") {
 		return Endpoint{}, fmt.Errorf("%q is a URL; write the host alone, \"branch.example.org\"", s)
 	}

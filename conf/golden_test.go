@@ -173,7 +173,7 @@ func mustHold(t testing.TB, tunnel *Tunnel) {
 		if p.Endpoint.Port == 0 || p.Endpoint.Host == "" && p.Start != StartPassive {
 			fail(p, "endpoint %v, start %s", p.Endpoint, p.Start)
 		}
-		if again, err := parseEndpoint(p.Endpoint.String()); p.Endpoint.Host != "" && (err != nil || again != p.Endpoint) {
+		if again, err := ParseEndpoint(p.Endpoint.String()); p.Endpoint.Host != "" && (err != nil || again != p.Endpoint) {
 			fail(p, "endpoint %v is read as %v, %v", p.Endpoint, again, err)
 		}
 		if len(p.IKE.Proposals) == 0 || len(p.ESP.Proposals) == 0 || p.IKE.Soft >= p.IKE.Hard || p.IKE.Soft <= 0 {
@@ -198,7 +198,7 @@ func mustHold(t testing.TB, tunnel *Tunnel) {
 			}
 		}
 		for _, ts := range append(append([]TS(nil), p.LocalTS...), p.RemoteTS...) {
-			if again, err := parseTS(ts.String()); err != nil || again != ts {
+			if again, err := ParseTS(ts.String()); err != nil || again != ts {
 				fail(p, "selector %v is read as %v, %v", ts, again, err)
 			}
 		}

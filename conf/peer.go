@@ -65,7 +65,7 @@ func (d *decoder) peer(t *table) (Peer, spot) {
 		if !ok {
 			return Endpoint{}, false
 		}
-		e, err := parseEndpoint(text)
+		e, err := ParseEndpoint(text)
 		if err != nil {
 			v.wrong("", "%v", err)
 		}
@@ -208,7 +208,7 @@ func readTS(t *table, key string) ([]TS, []place) {
 		if !ok {
 			continue
 		}
-		ts, err := parseTS(s)
+		ts, err := ParseTS(s)
 		if err != nil {
 			e.wrong("", "%v", err)
 			continue

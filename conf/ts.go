@@ -128,9 +128,9 @@ func hasPorts(protocol uint8) bool {
 	return false
 }
 
-// parseTS reads "10.1.0.0/16", "10.1.0.5", "10.1.0.1-10.1.0.9" or "dynamic",
+// ParseTS reads "10.1.0.0/16", "10.1.0.5", "10.1.0.1-10.1.0.9" or "dynamic",
 // with "[tcp]", "[tcp/443]", "[udp/5000-5010]", "[icmp/8]" or "[47]" behind.
-func parseTS(s string) (TS, error) {
+func ParseTS(s string) (TS, error) {
 	where, rest, bracket := strings.Cut(s, "[")
 	ts := TS{ToPort: maxPort}
 	if bracket {

@@ -109,14 +109,14 @@ func TestSelectors(t *testing.T) {
 		{"10.0.0.0/8[200]", "10.0.0.0/8[200]", "10.0.0.0", "10.255.255.255"},
 		{"::/0[ipv6-icmp]", "::/0[icmpv6]", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
 	} {
-		ts, err := parseTS(c.text)
+		ts, err := ParseTS(c.text)
 		from, to := ts.Bounds()
 		if err != nil || ts.String() != c.shown || from.String() != c.from || to.String() != c.to {
 			t.Errorf("%q = %s, %v to %v, %v", c.text, ts, from, to, err)
 		}
 	}
 	own := netip.MustParseAddr("192.0.2.1")
-	dynamic, err := parseTS("dynamic[tcp/443]")
+	dynamic, err := ParseTS("dynamic[tcp/443]")
 	if err != nil || !dynamic.Dynamic() {
 		t.Fatal(dynamic, err)
 	}
@@ -127,7 +127,7 @@ func TestSelectors(t *testing.T) {
 		t.Errorf("resolved: %v", got)
 	}
 	for _, bad := range []string{"", "10.0.0.0/8[", "10.0.0.0/8[]", "10.0.0.0/8[0]", "10.0.0.0/8[tcp/]", "10.0.0.0/8[tcp/1-]", "10.0.0.0/8]", "a.example", "10.0.0.1-fd00::1", "256", "10.0.0.0/8[256]"} {
-		if ts, err := parseTS(bad); err == nil {
+		if ts, err := ParseTS(bad); err == nil {
 			t.Errorf("%q = %v", bad, ts)
 		}
 	}

@@ -138,6 +138,12 @@ func (h completer) values(flag string, arguments []string) []word {
 		}
 	case "type":
 		return wordsOf("", keyTypes)
+	case "from":
+		return wordsOf("", importable)
+	case "to":
+		return wordsOf("", exportable)
+	case "output", "o":
+		return []word{{filesLike, "*"}}
 	}
 	return nil
 }
@@ -148,7 +154,7 @@ func (h completer) arguments(c *cli.Command, current string) []word {
 	takes := strings.FieldsFunc(c.ArgsUsage, func(r rune) bool { return strings.ContainsRune("[]|", r) })
 	for _, what := range takes {
 		switch {
-		case what == "NAME" && (c.Name == "up" || c.Name == "check"):
+		case what == "NAME" && (c.Name == "up" || c.Name == "check" || c.Name == "export"):
 			list = append(list, wordsOf("tunnel", h.files())...)
 		case what == "NAME":
 			list = append(list, wordsOf("tunnel", h.live())...)

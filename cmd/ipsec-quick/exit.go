@@ -7,6 +7,7 @@ import (
 
 	"ipsec-quick/apply/xfrm"
 	"ipsec-quick/conf"
+	"ipsec-quick/conf/foreign"
 	"ipsec-quick/ike"
 	"ipsec-quick/watch"
 )
@@ -47,13 +48,14 @@ func codeOf(err error) int {
 		noAlg      *xfrm.NoAlgorithm
 		late       *watch.NoAnswer
 		missing    *noFile
+		source     *foreign.Error
 	)
 	switch {
 	case errors.As(err, &said):
 		return said.code
 	case errors.As(err, &usageErr):
 		return exitUsage
-	case errors.As(err, &files), errors.As(err, &missing):
+	case errors.As(err, &files), errors.As(err, &missing), errors.As(err, &source):
 		return exitBadFile
 	case errors.As(err, &permission), errors.Is(err, fs.ErrPermission):
 		return exitNotPermitted

@@ -55,6 +55,7 @@ func app(in io.Reader, out, errOut io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			upCommand(), downCommand(), statusCommand(), listCommand(), checkCommand(), rekeyCommand(),
 			monitorCommand(), watchCommand(), restartCommand(),
+			importCommand(), exportCommand(),
 			genpskCommand(), genkeyCommand(), pubkeyCommand(),
 			completionCommand(), completeCommand(),
 		},

@@ -1,0 +1,389 @@
+package foreign
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"ipsec-quick/conf"
+)
+
+// ipsecConn makes a tunnel of a connection.
+func (im *importer) ipsecConn(t *tunnel, s *stanza, secrets []secret, libreswan bool) bool {
+	b := block{im, "conn " + s.name + ": ", s.entries, s.at}
+	if !b.servable() {
+		return false
+	}
+	ours, theirs := im.orient(b)
+	e := &ends{importer: im, tunnel: t, peer: &peer{name: peerName(s.name)}, secrets: secrets}
+	e.addresses(b, ours, theirs, ours+"ikeport", theirs+"ikeport")
+	e.ourID = e.sideID(b, ours, libreswan)
+	e.theirID = e.sideID(b, theirs, libreswan)
+	e.ipsecAuth(b, ours, theirs)
+	e.localTS = e.sideTS(b, ours)
+	e.remoteTS = e.sideTS(b, theirs)
+	e.virtualIP(b, ours, theirs, libreswan)
+	if v, _ := b.get("type"); v == "transport" {
+		e.mode = string(conf.ModeTransport)
+	}
+	switch v, _ := b.get("auto"); v {
+	case "start", "up":
+		e.start = string(conf.StartNow)
+	case "route", "ondemand":
+		e.start = string(conf.StartOnDemand)
+	default:
+		e.waits(b, "auto", v)
+	}
+	e.ipsecIKE(b, libreswan)
+	e.ipsecESP(b, libreswan)
+	e.ipsecLifetime(b, libreswan)
+	e.ipsecDevice(b, ours)
+	e.finish()
+	b.rest(quietKeys, ipsecReasons)
+	return true
+}
+
+// servable says whether a connection is one that a tunnel file can have at all.
+func (b block) servable() bool {
+	exchange, _ := b.get("keyexchange")
+	version, _ := b.get("ikev2")
+	kind, _ := b.get("type")
+	authby, _ := b.get("authby")
+	phase2, _ := b.get("phase2")
+	switch {
+	case exchange == "ikev1":
+		b.remark("keyexchange", "%s", noIKEv1)
+	case version == "no" || version == "never" || version == "permit":
+		b.remark("ikev2", "%s", noIKEv1)
+	case kind != "" && kind != "tunnel" && kind != "transport":
+		b.remark("type", noMode, kind)
+	case authby == "never":
+		b.remark("authby", "a policy without a tunnel is not there; it was left out")
+	case phase2 == "ah":
+		b.remark("phase2", "%s", ipsecReasons["ah"])
+	case b.entries.has("ah"):
+		b.remark("ah", "%s", ipsecReasons["ah"])
+	default:
+		return true
+	}
+	return false
+}
+
+// sideID is the identity of a side.
+func (e *ends) sideID(b block, side string, libreswan bool) string {
+	key := side + "id"
+	v, at := b.get(key)
+	v = strings.Trim(v, "'")
+	name, bracketed := strings.CutPrefix(v, "@[")
+	_, notAddr := netip.ParseAddr(v)
+	switch {
+	case v == "" || v == "%none" || v == "%null":
+		return ""
+	case strings.HasPrefix(v, "%any"):
+		e.anyID(at, b.path+key)
+		return ""
+	case v == "%fromcert":
+		e.remark(at, b.path+key, "%s", noCertificates)
+		return ""
+	case libreswan && bracketed:
+		return e.identity(at, b.path+key, "keyid:"+strings.TrimSuffix(name, "]"))
+	case libreswan && notAddr != nil && !strings.ContainsAny(v, "@=:"):
+		e.remark(at, b.path+key, "libreswan looks this name up and is identified by the address; here it is the name: write the address if the peer has that")
+	case strings.HasPrefix(v, "%"):
+		v = v[1:] // the peer may be asked for another
+	}
+	return e.identity(at, b.path+key, v)
+}
+
+// ipsecAuth reads how both ends prove who they are.
+func (e *ends) ipsecAuth(b block, ours, theirs string) {
+	method := func(side string) (string, string, place) {
+		for _, key := range []string{side + "auth", "authby"} {
+			if v, at := b.get(key); v != "" {
+				return v, key, at
+			}
+		}
+		return "pubkey", side, placeOf(b, side)
+	}
+	one, key, at := method(ours)
+	two, theirKey, theirAt := method(theirs)
+	for _, m := range []struct {
+		method, key string
+		at          place
+	}{{one, key, at}, {two, theirKey, theirAt}} {
+		if strings.HasPrefix(m.method, "eap") || strings.HasPrefix(m.method, "xauth") || m.method == "null" {
+			e.remark(m.at, b.path+m.key, "%s: %s", m.method, noEAP)
+		}
+	}
+	isPSK := func(s string) bool { return s == "psk" || s == "secret" }
+	signs := func(s string) bool {
+		return !isPSK(s) && !strings.HasPrefix(s, "eap") && !strings.HasPrefix(s, "xauth") && s != "null"
+	}
+	e.psk = isPSK(one) || isPSK(two)
+	if signs(two) && !e.psk {
+		e.sideKey(b, theirs, theirKey, theirAt)
+	}
+	if e.proof.key != "" && signs(one) {
+		e.ownKey(at, b.path+key, "our private key")
+	} else if signs(one) && !e.psk && !signs(two) {
+		e.remark(at, b.path+key, "%s", noCertificates)
+	}
+	for _, k := range []string{"rsasigkey", "pubkey", "ecdsakey", "eddsakey", "sigkey"} {
+		b.get(ours + k) // which the private key says too
+	}
+	e.findPSK(at, b.path+key, isPSK(one) == isPSK(two))
+}
+
+func placeOf(b block, key string) place {
+	_, at := b.get(key)
+	return at
+}
+
+// sideKey reads the peer's raw public key.
+func (e *ends) sideKey(b block, side, authKey string, authAt place) {
+	for _, k := range []string{"rsasigkey", "pubkey", "ecdsakey", "eddsakey", "sigkey"} {
+		v, at := b.get(side + k)
+		if v == "" || strings.HasPrefix(v, "%") {
+			continue
+		}
+		if public, inline := inlineKey(v); inline {
+			if public == "" {
+				e.remark(at, b.path+side+k, "this is no RSA key of 2048 bits or more, and no other public key that is known here: write the peer's public_key")
+				e.proof = setting{}
+				return
+			}
+			e.proof = setting{"public_key", quote(public)}
+			return
+		}
+		e.publicKey(at, b.path+side+k, v, "ipsec.d/certs")
+		return
+	}
+	e.remark(authAt, b.path+authKey, "%s", noCertificates)
+}
+
+// virtualIP is about addresses that one end gives the other.
+func (e *ends) virtualIP(b block, ours, theirs string, libreswan bool) {
+	key := ours + "sourceip"
+	if v, at := b.get(key); v != "" {
+		if strings.HasPrefix(v, "%") || !libreswan {
+			e.remark(at, b.path+key, "%s", noVirtualIP)
+		} else {
+			e.remark(at, b.path+key, "the source address of our own packets is the kernel's choice; give this one to [interface] addresses")
+		}
+	}
+	key = theirs + "sourceip"
+	if v, at := b.get(key); v != "" && !libreswan {
+		e.remark(at, b.path+key, "%s", noPool)
+	} else if v != "" {
+		b.get(key) // the peer's own business
+	}
+}
+
+// sideTS are the traffic selectors of a side.
+func (e *ends) sideTS(b block, side string) []string {
+	v, at := b.get(side + "subnet")
+	key := b.path + side + "subnet"
+	if many, manyAt := b.get(side + "subnets"); many != "" {
+		v, at, key = strings.ReplaceAll(strings.Trim(many, "{} "), " ", ","), manyAt, b.path+side+"subnets"
+		e.remark(at, key, "a peer has one Child SA here, with all these selectors, and the other end needs one with all of them too")
+	}
+	ports := e.protoport(b, side+"protoport")
+	var list []string
+	for _, one := range commas(v) {
+		if strings.HasPrefix(one, "vhost:") || strings.HasPrefix(one, "vnet:") {
+			e.remark(at, key, "%s is of IKEv1; it was left out", one)
+			continue
+		}
+		one = selectorOf(one)
+		if where, inner, ok := strings.Cut(one, "["); ok && inner == "]" {
+			one = where
+		}
+		if !strings.Contains(one, "[") {
+			one += ports
+		}
+		if one == "dynamic" {
+			continue
+		}
+		list = e.selector(list, at, key, swanPorts(one))
+	}
+	if len(list) == 0 && ports != "" {
+		list = e.selector(list, at, b.path+side+"protoport", "dynamic"+ports)
+	}
+	return list
+}
+
+// selectorOf writes a selector of an ipsec.conf as a tunnel file has it:
+// libreswan has the protocol and port behind more slashes, and masks in dots.
+func selectorOf(s string) string {
+	s, isDynamic := strings.CutPrefix(s, "%dynamic")
+	if isDynamic {
+		return "dynamic" + s
+	}
+	parts := strings.Split(s, "/")
+	if len(parts) >= 2 {
+		if mask, err := netip.ParseAddr(parts[1]); err == nil && mask.Is4() {
+			bits := 0
+			for _, octet := range mask.As4() {
+				for ; octet&0x80 != 0; octet <<= 1 {
+					bits++
+				}
+			}
+			parts[1] = strconv.Itoa(bits)
+		}
+	}
+	if len(parts) > 2 && !strings.Contains(s, "[") {
+		return parts[0] + "/" + parts[1] + "[" + strings.Join(parts[2:], "/") + "]"
+	}
+	return strings.Join(parts, "/")
+}
+
+// protoport is "17/1701" in brackets; empty for all traffic.
+func (e *ends) protoport(b block, key string) string {
+	v, _ := b.get(key)
+	protocol, port, _ := strings.Cut(v, "/")
+	switch {
+	case v == "" || v == "%any" || protocol == "%any" || protocol == "0":
+		return ""
+	case port == "" || port == "%any" || port == "0":
+		return "[" + protocol + "]"
+	}
+	return "[" + protocol + "/" + port + "]"
+}
+
+// ipsecDevice makes the tunnel route-based where the source has it so.
+func (e *ends) ipsecDevice(b block, ours string) {
+	for _, key := range []string{"ipsec-interface", "mark", "vti-interface", "if_id_in", "if_id_out"} {
+		if v, at := b.get(key); v != "" && v != "no" && v != "0" && v != "%no" {
+			e.routed(at, b.path+key)
+		}
+	}
+	for _, key := range []string{"interface-ip", ours + "interface-ip", ours + "vti"} {
+		v, at := b.get(key)
+		if v == "" {
+			continue
+		}
+		if _, err := netip.ParsePrefix(v); err != nil {
+			e.remark(at, b.path+key, "%q is no address with its network", v)
+			continue
+		}
+		e.routed(at, b.path+key)
+		e.tunnel.device = table{{"addresses", array([]string{v})}, {"table", `"off"`}}
+	}
+	b.get(flipped(ours) + "interface-ip") // the peer's own business
+}
+
+// ipsecLifetime sets [lifetime], and that of [ike].
+func (e *ends) ipsecLifetime(b block, libreswan bool) {
+	margin, fuzz := 9*time.Minute, 100.0
+	if d, ok := b.firstTime("margintime", "rekeymargin"); ok {
+		margin = d
+	}
+	if v, _ := b.get("rekeyfuzz"); v != "" {
+		f, err := strconv.ParseFloat(strings.TrimSuffix(v, "%"), 64)
+		if err != nil || !(f >= 0) || f > 1e6 {
+			b.remark("rekeyfuzz", "%q was not understood as a percentage; it was left out", v)
+		} else {
+			fuzz = f
+		}
+	}
+	if v, _ := b.get("rekey"); isNo(v) {
+		b.remark("rekey", "SAs are always rekeyed here before their end")
+	}
+	if d, ok := b.firstTime("ikelifetime"); ok && d > 0 {
+		e.peer.ike.set("lifetime", lifetime(d, margin))
+	}
+	if d, ok := b.firstTime("lifetime", "keylife", "salifetime", "ipsec-lifetime"); ok && d > 0 {
+		e.peer.lifetime.set("time", lifetime(d, margin))
+		if soft := d - margin; soft >= time.Second {
+			e.jitter(time.Duration(float64(margin)*fuzz/100), soft)
+		}
+	}
+	for _, unit := range []string{"bytes", "packets"} {
+		key := "life" + unit
+		if libreswan {
+			key = "ipsec-max-" + unit
+		}
+		hard, before := b.number(key), b.number("margin"+unit)
+		if hard > 1 && before < hard && before > 0 {
+			e.peer.lifetime.set(unit, limits(counted(hard-before), counted(hard)))
+		} else if hard > 1 {
+			e.peer.lifetime.set(unit, limits("", counted(hard)))
+		}
+	}
+}
+
+// lifetime is a pair of limits by the hard one and the time of a rekey before it.
+func lifetime(hard, margin time.Duration) string {
+	if margin < time.Second || hard-margin < time.Second {
+		if hard < 2*time.Second {
+			return ""
+		}
+		return limits("", span(hard))
+	}
+	return limits(span(hard-margin), span(hard))
+}
+
+// firstTime is the duration of the first of these keys that is there.
+func (b block) firstTime(keys ...string) (time.Duration, bool) {
+	for _, key := range keys {
+		if b.entries.has(key) {
+			return b.time(key)
+		}
+	}
+	return 0, false
+}
+
+// ipsecIKE sets [ike].
+func (e *ends) ipsecIKE(b block, libreswan bool) {
+	if v, at := b.get("ike"); v != "" {
+		e.peer.ike.set("proposals", array(e.proposals(at, b.path+"ike", v, proposalKind{true, libreswan})))
+		e.lenient(at, b.path+"ike", v, libreswan)
+	}
+	if v, _ := b.get("dpdaction"); v == "none" && !libreswan {
+		e.peer.ike.set("dpd", `"off"`)
+		b.get("dpddelay") // without effect there
+	} else {
+		e.dpd(b, "dpddelay")
+	}
+	for _, key := range []string{"forceencaps", "encapsulation"} {
+		switch v, _ := b.get(key); {
+		case isYes(v):
+			e.peer.ike.set("encap", `"yes"`)
+		case v == "no" && key == "encapsulation":
+			e.peer.ike.set("encap", `"no"`)
+		}
+	}
+	if v, _ := b.get("fragmentation"); isNo(v) || v == "accept" {
+		e.peer.ike.set("fragment", "0")
+	}
+}
+
+// lenient says what strongSwan does where a list of proposals has no "!" behind.
+func (e *ends) lenient(at place, key, value string, libreswan bool) {
+	if !libreswan && !strings.HasSuffix(value, "!") {
+		e.remark(at, key, "without a ! strongSwan adds its defaults to these; here they are all there is")
+	}
+}
+
+// ipsecESP sets [esp].
+func (e *ends) ipsecESP(b block, libreswan bool) {
+	for _, key := range []string{"esp", "phase2alg"} {
+		if v, at := b.get(key); v != "" {
+			e.esp(at, b.path+key, v, libreswan)
+			e.lenient(at, b.path+key, v, libreswan)
+			break
+		}
+	}
+	if v, _ := b.get("pfs"); isNo(v) {
+		e.peer.esp.set("pfs", `"no"`)
+	}
+	if v, _ := b.get("esn"); isNo(v) {
+		e.peer.esp.set("esn", "false")
+	}
+	for _, key := range []string{"replay_window", "replay-window"} {
+		if v, at := b.get(key); v != "" && v != "-1" {
+			e.window(at, b.path+key, v)
+		}
+	}
+}
