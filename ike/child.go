@@ -38,6 +38,7 @@ type child struct {
 	// made needs none: before our answer the peer takes nothing on that IKE SA.
 	AnswerID    uint32
 	LowestNonce []byte
+	Settings    Settings  // that it was negotiated by
 	SoftAt      time.Time // our timer behind the data plane's soft limit of time
 	RetireAt    time.Time
 }
@@ -133,10 +134,14 @@ func (e *Endpoint) newChild(sa *ikeSA, n negotiated, initiator bool) *child {
 			Soft: p.Soft.earlier(jitter), Hard: p.Hard, Created: e.now,
 		},
 		LowestNonce: lowest(n.ni, n.nr),
+		Settings:    n.settings,
 	}
 	if c.Soft.Time > 0 {
 		// The data plane's event comes first; ours comes if that one got lost.
 		c.SoftAt = e.now.Add(c.Soft.Time + backstop(c.Soft.Time, c.Hard.Time))
+	}
+	if !c.Settings.fits(p.ChildSettings) {
+		c.SoftAt = e.now.Add(retryTemporary) // they changed meanwhile
 	}
 	sa.Children[c.SPIIn] = c
 	return c
@@ -289,6 +294,7 @@ type negotiated struct {
 	spiIn, spiOut     uint32
 	transport         bool
 	localTS, remoteTS []wire.Selector
+	settings          Settings // that were offered or answered by
 	// The addresses that the peer believes the two ends to have: those of its
 	// selectors in transport mode, which a NAT may have made wrong.
 	offeredRemote, offeredLocal netip.Addr

@@ -19,6 +19,7 @@ type ChildRequest struct {
 	LocalTS   []wire.Selector
 	RemoteTS  []wire.Selector
 	Transport bool
+	Settings  Settings
 }
 
 // allocate asks for an SPI and reports whether it is there already.
@@ -41,7 +42,7 @@ func (r *ChildRequest) spi() uint32 { return r.SPI }
 // offer makes the payloads that propose a Child SA.
 func (r *ChildRequest) offer(e *Endpoint, sa *ikeSA, proposals []suite.Proposal) []wire.Payload {
 	p := e.peers[sa.Peer]
-	r.Offered = proposals
+	r.Offered, r.Settings = proposals, p.ChildSettings
 	if r.LocalTS == nil {
 		r.LocalTS, r.RemoteTS = selectors(p.LocalTS, sa.Local.Addr()), selectors(p.RemoteTS, sa.Remote.Addr())
 		r.Transport = p.Transport
@@ -80,7 +81,7 @@ func (r *ChildRequest) accept(e *Endpoint, sa *ikeSA, ps payloads, match suite.M
 	}
 	c := e.newChild(sa, negotiated{
 		choice: choice, spiIn: r.SPI, spiOut: binary.BigEndian.Uint32(choice.SPI), transport: transport,
-		localTS: slices.Clone(local), remoteTS: slices.Clone(remote), ni: ni, nr: nr, shared: shared,
+		localTS: slices.Clone(local), remoteTS: slices.Clone(remote), settings: r.Settings, ni: ni, nr: nr, shared: shared,
 	}, true)
 	ref := e.ref(sa)
 	r.Ref = ref.N

@@ -65,6 +65,11 @@ type Peer struct {
 	LocalTS, RemoteTS []wire.Selector
 	Transport         bool // transport mode instead of tunnel mode
 
+	// IKESettings are what an IKE SA with the peer and the selectors of its
+	// Child SAs depend on, ChildSettings what the rest of a Child SA does: SAs
+	// that were negotiated by others do not stay, see [Reconfigure].
+	IKESettings, ChildSettings Settings
+
 	// Soft and Hard are the limits of a Child SA, kept by the data plane. Each
 	// soft limit is drawn up to Jitter (0 to 1) of itself earlier.
 	Soft, Hard Limits

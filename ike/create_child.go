@@ -98,7 +98,7 @@ func (e *Endpoint) createInAuth(sa *ikeSA, ps payloads, ni, nr []byte, answer []
 // negotiate chooses a proposal and narrows the selectors of a request.
 func (e *Endpoint) negotiate(sa *ikeSA, ps payloads, match suite.Match) (negotiated, *wire.Notify) {
 	p := e.peers[sa.Peer]
-	n := negotiated{transport: p.Transport && ps.notify(wire.NotifyUseTransportMode) != nil}
+	n := negotiated{transport: p.Transport && ps.notify(wire.NotifyUseTransportMode) != nil, settings: p.ChildSettings}
 	offered, _ := ps.sa()
 	proposals := p.ESP
 	if p.PFS == PFSNo {

@@ -37,6 +37,7 @@ type Endpoint struct {
 	cookies      cookieJar
 	strangers    *rate.Limiter
 	quotas       map[string]*quota // by peer
+	leaving      map[string]bool   // peers that are in the configuration no more, until their SAs are gone
 }
 
 // state is what the endpoint knows of its IKE SAs and peers.
@@ -57,12 +58,12 @@ func New(cfg Config) *Endpoint {
 		halfOpenFrom: map[netip.Addr]int{},
 		strangers:    newStrangers(),
 		quotas:       map[string]*quota{},
+		leaving:      map[string]bool{},
 	}
 	for i := range cfg.Peers {
 		p := &cfg.Peers[i]
 		e.peers[p.Name] = p
-		e.state.Peers[p.Name] = &peerState{}
-		e.quotas[p.Name] = newQuota()
+		e.enter(p.Name)
 	}
 	return e
 }
@@ -102,6 +103,8 @@ func (e *Endpoint) Step(now time.Time, ev Event) []Action {
 				e.close(name)
 			}
 		}
+	case Reconfigure:
+		e.reconfigure(ev.Peers)
 	case SPIAllocated:
 		e.spiAllocated(ev)
 	case Installed:
@@ -114,11 +117,14 @@ func (e *Endpoint) Step(now time.Time, ev Event) []Action {
 	e.asked = false
 	e.elapse()
 	e.maintain()
+	e.forgetLeft()
 	// A snapshot is of what the whole Step led to. Before anything else it holds
 	// for all of it, and one is enough.
 	persist := make([]Action, 0, len(e.unsaved)+len(e.out))
 	for _, peer := range e.unsaved {
-		persist = append(persist, Persist{peer})
+		if e.state.Peers[peer] != nil {
+			persist = append(persist, Persist{peer})
+		}
 	}
 	e.unsaved = e.unsaved[:0]
 	return append(persist, e.out...)

@@ -73,6 +73,7 @@ func (e *LocalError) Unwrap() error { return e.Err }
 var (
 	errPeerDeleted  = errors.New("the peer deleted the IKE SA")
 	errExpired      = errors.New("the IKE SA reached its hard lifetime")
+	errReconfigured = errors.New("it is set up otherwise now")
 	errReplaced     = errors.New("the peer opened a new IKE SA")
 	errChildDeleted = errors.New("the peer deleted the new Child SA before its answer came")
 	errNoChild      = errors.New("the peer answered IKE_AUTH without a Child SA")

@@ -29,9 +29,12 @@ type (
 	Recovered struct{ Present map[ChildID]bool }
 	// Initiate answers [Resolve]: connect to the peer between these addresses.
 	// An unspecified remote address means that there is none for now; Err says why.
+	// With Others there are addresses besides, so that this one is given up soon if
+	// nobody answers.
 	Initiate struct {
 		Peer          string
 		Local, Remote netip.AddrPort
+		Others        bool
 		Err           error
 	}
 	// PeerAddresses replaces the addresses that a peer may speak from.
@@ -58,6 +61,11 @@ type (
 	// Close ends all that we have with a peer, or with all of them when it is
 	// empty, and does not start over.
 	Close struct{ Peer string }
+	// Reconfigure replaces the peers of the tunnel: what is with peers that are
+	// in the list no more is closed, which [Closed] tells, and what was
+	// negotiated by other settings than a peer has now is made anew. A peer
+	// whose settings are the same loses no packet.
+	Reconfigure struct{ Peers []Peer }
 	// SPIAllocated answers [AllocSPI].
 	SPIAllocated struct {
 		Ref Ref
@@ -91,6 +99,7 @@ func (Mapping) event()       {}
 func (RekeyChild) event()    {}
 func (RekeyIKE) event()      {}
 func (Close) event()         {}
+func (Reconfigure) event()   {}
 func (SPIAllocated) event()  {}
 func (Installed) event()     {}
 func (Adopt) event()         {}

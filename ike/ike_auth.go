@@ -181,6 +181,7 @@ func (e *Endpoint) acceptAuth(sa *ikeSA, ps payloads, p *Peer) {
 		return // the peer sends it again
 	}
 	e.assign(sa, p.Name)
+	sa.Settings = p.IKESettings
 	id := p.localID(sa)
 	octets := auth.SignedOctets(sa.Init.OurMessage, sa.Init.PeerNonce, sa.Choice.PRF.ID, sa.Keys.Pr, id)
 	proof, err := p.Local.Sign(sa.Choice.PRF.ID, octets, sa.PeerHashes, e.cfg.Rand)

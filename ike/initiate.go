@@ -74,7 +74,8 @@ func (e *Endpoint) connect(ev Initiate) bool {
 	sa := &ikeSA{
 		Peer: p.Name, Original: true, SPIi: e.newSPI(), Local: ev.Local, Remote: ev.Remote,
 		State: initSent, Created: e.now, LastHeard: e.now, Children: children{},
-		Init: &handshake{OurNonce: e.random(nonceLen), Group: firstKE(p.IKE)},
+		Settings: p.IKESettings,
+		Init:     &handshake{OurNonce: e.random(nonceLen), Group: firstKE(p.IKE), Others: ev.Others},
 	}
 	e.add(sa)
 	sa.Send.Active = &initTask{}

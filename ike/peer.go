@@ -2,6 +2,7 @@ package ike
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"time"
 
@@ -109,6 +110,9 @@ func (e *Endpoint) lost(peer string, sa *ikeSA, err error, wasEstablished bool) 
 		} else {
 			wait = max(wait, pause)
 		}
+	}
+	if errors.Is(err, errReconfigured) {
+		wait = 0
 	}
 	ps.RetryAt = e.now.Add(wait)
 	retry := ps.RetryAt

@@ -213,7 +213,7 @@ func (e *Endpoint) heir(sa *ikeSA, original bool, spii, spir wire.SPI, choice su
 		Peer: sa.Peer, Original: original, SPIi: spii, SPIr: spir,
 		Local: sa.Local, Remote: sa.Remote, NATT: sa.NATT, NATHere: sa.NATHere, NATThere: sa.NATThere, Forced: sa.Forced,
 		State: established, Choice: choice, Fragmentation: sa.Fragmentation, PeerHashes: sa.PeerHashes,
-		Birth: sa.Birth, Children: children{}, Created: e.now, LastHeard: e.now, LastSent: e.now,
+		Birth: sa.Birth, Settings: sa.Settings, Children: children{}, Created: e.now, LastHeard: e.now, LastSent: e.now,
 	}
 }
 

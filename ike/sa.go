@@ -39,6 +39,7 @@ type ikeSA struct {
 	PeerHashes    []uint16 // hashes the peer takes in signatures (RFC 7427, Section 4)
 	LowestNonce   []byte   // of the exchange that made it (RFC 7296, Section 2.8.1)
 	Birth         birth    // of the first one, before all rekeys
+	Settings      Settings // that one was negotiated by
 
 	// Init is what the handshake needs until both ends are authenticated.
 	Init *handshake
@@ -67,6 +68,7 @@ type handshake struct {
 	Cookie                  []byte
 	Group                   wire.TransformID // that the KE payload is for
 	Restarts                int              // by COOKIE and INVALID_KE_PAYLOAD
+	Others                  bool             // the peer has other addresses to try
 	// Hint is an unauthenticated refusal. It ends the attempt only when no
 	// better answer comes until GiveUp (RFC 7296, Section 2.21.1).
 	Hint   *PeerError

@@ -222,6 +222,9 @@ func (w *world) unsettled() string {
 			return fmt.Sprintf("%s has %d inbound and %d outbound SAs and %d IKE SAs, %d half open, with %d peers",
 				h.name, len(h.in), len(h.out), len(h.e.state.SAs), len(h.e.halfOpen), n)
 		}
+		if peer := h.unfitting(); peer != "" {
+			return fmt.Sprintf("%s has SAs with %s that do not fit its configuration", h.name, peer)
+		}
 	}
 	for _, p := range w.pairs {
 		a, b := p.hosts[0].e.current(p.hosts[1].name), p.hosts[1].e.current(p.hosts[0].name)

@@ -19,6 +19,7 @@ func (h *simHost) begin() {
 			h.w.fail("%s: %v", h.name, err)
 		}
 	}
+	h.outdated()
 	life := h.life
 	h.orphans = true
 	h.steps(Recovered{Present: h.present()})

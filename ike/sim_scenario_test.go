@@ -159,7 +159,7 @@ func (w *world) mishap() {
 			soon(h, Expire{Child: sa.id})
 		}
 	}
-	switch w.rand.IntN(14) {
+	switch w.rand.IntN(16) {
 	case 0:
 		soon(h, RekeyChild{o.name})
 	case 1:
@@ -195,6 +195,8 @@ func (w *world) mishap() {
 			h.freeze(w.within(12 * time.Second))
 			soon(o, RekeyChild{h.name})
 		}
+	case 12, 13:
+		w.after(w.within(w.delay), func() { w.reload(h, o) })
 	default:
 		if w.profile.taken {
 			w.takeDown(p, h, o)

@@ -41,15 +41,16 @@ func (e *Endpoint) Snapshot(peer string) ([]byte, error) {
 }
 
 // Restore takes what a [Endpoint.Snapshot] has of a peer into an endpoint that
-// is new. A snapshot that cannot be used changes nothing. After all peers'
+// is new. A peer that the configuration has no more is closed as [Reconfigure]
+// does it. A snapshot that cannot be used changes nothing. After all peers'
 // [Recovered] must be the first event.
 func (e *Endpoint) Restore(peer string, b []byte) error {
 	var s snapshot
 	if err := gob.NewDecoder(bytes.NewReader(b)).Decode(&s); err != nil {
 		return fmt.Errorf("decode the state: %w", err)
 	}
-	if e.state.Peers[peer] == nil || s.Peer == nil {
-		return fmt.Errorf("decode the state: there is no peer %q", peer)
+	if s.Peer == nil {
+		return errors.New("decode the state: it is no peer's")
 	}
 	seen := map[wire.SPI]bool{0: true}
 	for _, sa := range s.SAs {
@@ -64,6 +65,11 @@ func (e *Endpoint) Restore(peer string, b []byte) error {
 	s.Peer.Failures, s.Peer.ChildFailures = max(0, s.Peer.Failures), max(0, s.Peer.ChildFailures)
 	s.Peer.Evictions = max(0, s.Peer.Evictions)
 	s.Peer.Closed = false // who takes the tunnel down says so again
+	if e.peers[peer] == nil {
+		e.peers[peer] = &Peer{Name: peer, Start: StartPassive}
+		e.enter(peer)
+		e.leaving[peer] = true
+	}
 	e.state.Peers[peer] = s.Peer
 	for _, sa := range s.SAs {
 		if sa.Children == nil {
@@ -104,6 +110,9 @@ func (sa *ikeSA) check() error {
 // is undone or begun again, what the data plane lost is made anew, and requests
 // that wait for an answer are sent again as they were.
 func (e *Endpoint) recovered(present map[ChildID]bool) {
+	for _, name := range slices.Sorted(maps.Keys(e.leaving)) {
+		e.leave(name)
+	}
 	for _, ps := range e.state.Peers {
 		ps.Resolving = time.Time{}
 	}
@@ -154,6 +163,7 @@ func (e *Endpoint) recovered(present map[ChildID]bool) {
 		}
 		e.save(name)
 	}
+	e.conform()
 }
 
 // recoverTask sends the request that waits for its response again, and installs

@@ -19,6 +19,9 @@ const (
 	timeoutFactor = 1.8
 	maxTimeout    = 8 * time.Second
 	maxTries      = 7
+	// hurriedTries is the same for IKE_SA_INIT while the peer has other addresses:
+	// 6 s.
+	hurriedTries = 3
 	// patience is how long a peer may leave a request unanswered that sends
 	// requests itself all the while.
 	patience = 2 * time.Minute
@@ -150,7 +153,7 @@ func (sa *ikeSA) authenticated() bool { return sa.State != initSent && sa.State 
 func (e *Endpoint) retransmit(sa *ikeSA) {
 	r := sa.Send.Request
 	r.Tries++
-	if r.Tries >= maxTries {
+	if r.Tries >= maxTries || sa.State == initSent && sa.Init.Others && r.Tries >= hurriedTries {
 		e.dismiss(sa, &TimeoutError{Exchange: r.Exchange, Remote: sa.Remote})
 		return
 	}
