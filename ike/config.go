@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"fmt"
 	"io"
 	"net/netip"
 	"time"
@@ -75,6 +76,10 @@ type Peer struct {
 	Soft, Hard Limits
 	Jitter     float64
 }
+
+// Format writes the peer's name for every verb: a peer holds keys, which no print
+// shows.
+func (p Peer) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, p.Name) }
 
 // Limits bound the life of a Child SA; a zero field is no limit.
 type Limits struct {

@@ -1,17 +1,23 @@
 package ike
 
 import (
+	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"time"
 )
 
 // A Setting is one of those that SAs with a peer are negotiated by: its name, and
-// a digest of its value. The core only compares it.
+// a digest of its value, which may be a short secret's: only the state, which has
+// all keys anyway, holds it. The core does nothing but compare it.
 type Setting struct {
 	Name string
 	Sum  uint64
 }
+
+// Format writes the name for every verb.
+func (s Setting) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.Name) }
 
 // Settings are those that an SA was, or is to be, negotiated by.
 type Settings []Setting

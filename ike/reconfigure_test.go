@@ -1,9 +1,12 @@
 package ike
 
 import (
+	"bytes"
+	"crypto/ed25519"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -288,6 +291,16 @@ func TestSettings(t *testing.T) {
 	}
 	if b := (Settings{{"y", 3}}); a.fits(b) || b.fits(a) {
 		t.Error("another value fits")
+	}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%x", "%d"} {
+		settings := Settings{{"x", 12345}}
+		p := Peer{Name: "x", IKESettings: settings}
+		p.Local.Key = ed25519.PrivateKey(bytes.Repeat([]byte{0x5a}, ed25519.PrivateKeySize))
+		for _, v := range []any{settings, p, &p, Reconfigure{[]Peer{p}}} {
+			if s := fmt.Sprintf(verb, v); strings.Contains(s, "12345") || strings.Contains(s, "3039") || strings.Contains(strings.ToLower(s), "5a") || strings.Contains(s, "90") {
+				t.Errorf("%s prints %s", verb, s)
+			}
+		}
 	}
 }
 

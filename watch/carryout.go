@@ -57,6 +57,9 @@ func (l *loop) carryOut(a ike.Action) {
 		if l.closing != nil {
 			delete(l.closing.open, a.Peer)
 		}
+		if l.peers[a.Peer] == nil {
+			l.forget(a.Peer)
+		}
 	case ike.Report:
 		l.obs.Report(a)
 	}

@@ -105,6 +105,9 @@ func removeLeft(dp apply.Dataplane, reqIDs []uint32) error {
 // changed passes a change to this host on.
 func (l *loop) changed(command string) {
 	l.obs.Change(command)
+	if l.commands != nil {
+		*l.commands = append(*l.commands, command)
+	}
 	if l.closing != nil {
 		for _, f := range l.closing.change {
 			f(command)

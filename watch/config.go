@@ -53,6 +53,9 @@ func corePeer(p *conf.Peer) ike.Peer {
 			Bytes: p.Lifetime.HardBytes, Packets: p.Lifetime.HardPackets,
 		},
 		Jitter: p.Lifetime.Jitter,
+
+		IKESettings:   settingsOf(p, EffectNegotiate),
+		ChildSettings: settingsOf(p, EffectRekey),
 	}
 	if p.Endpoint.Addr.IsValid() {
 		out.Addresses = []netip.Addr{p.Endpoint.Addr}

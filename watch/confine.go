@@ -69,15 +69,18 @@ func restrictFiles(root, path string, t *conf.Tunnel) (abi int, err error) {
 	for _, f := range t.Files {
 		read = append(read, filepath.Dir(f))
 	}
-	if slices.ContainsFunc(t.Peers, func(p conf.Peer) bool { return p.Endpoint.Host != "" }) {
-		read = append(read, resolverFolder())
+	// A reload may bring the first name to look up. /etc as a whole is only for a
+	// tunnel that has one already.
+	named := slices.ContainsFunc(t.Peers, func(p conf.Peer) bool { return p.Endpoint.Host != "" && !p.Endpoint.Addr.IsValid() })
+	if folder := resolverFolder(); named || folder != "/etc" {
+		read = append(read, folder)
 	}
 	err = landlock.V5.BestEffort().RestrictPaths(
 		landlock.RWDirs(root),
 		landlock.PathAccess(landlocksys.AccessFSRemoveDir, filepath.Dir(root)), // to remove root
 		landlock.RODirs(read...).IgnoreIfMissing(),
 		landlock.RODirs(libraries...).IgnoreIfMissing(),
-		landlock.ROFiles("/etc/ld.so.cache", "/etc/hosts", "/etc/nsswitch.conf", "/etc/localtime").IgnoreIfMissing(),
+		landlock.ROFiles("/etc/ld.so.cache", "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/localtime").IgnoreIfMissing(),
 		landlock.RWFiles(os.DevNull),
 		// What the next program needs to do ESP itself.
 		landlock.RWFiles("/dev/net/tun").WithIoctlDev().IgnoreIfMissing(),

@@ -154,7 +154,7 @@ func confined(path, base string) error {
 	if _, none := landlocksys.LandlockGetABIVersion(); none != nil {
 		fmt.Println("this kernel has no landlock")
 	} else {
-		err = errors.Join(err, denied(base, tunnel.Peers[0].Endpoint.Host != ""))
+		err = errors.Join(err, denied(base, !tunnel.Peers[0].Endpoint.Addr.IsValid()))
 	}
 	// As `down` does.
 	err = errors.Join(err, d.remove())

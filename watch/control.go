@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ipsec-quick/conf"
 )
 
 // The control socket takes one request a connection, a JSON value, and answers
@@ -25,6 +27,7 @@ const (
 	// verbRestart is answered in the end only if no other program took over.
 	verbRestart = "restart"
 	verbMonitor = "monitor" // answered with events
+	verbReload  = "reload"
 )
 
 type request struct {
@@ -39,6 +42,8 @@ type response struct {
 	Event    *MonitorEvent `json:"event,omitempty"`
 	Status   *Status       `json:"status,omitempty"`
 	Accepted bool          `json:"accepted,omitempty"`
+	Reloaded *Reloaded     `json:"reloaded,omitempty"`
+	Wrong    conf.Errors   `json:"wrong,omitempty"` // with the tunnel file
 	Error    string        `json:"error,omitempty"`
 	TimedOut bool          `json:"timed_out,omitempty"` // the kind of Error
 	Done     bool          `json:"done,omitempty"`
@@ -189,6 +194,8 @@ func (l *loop) serve(conn net.Conn) {
 		l.serveRestart(out, answer)
 	case verbMonitor:
 		l.serveMonitor(conn, out, answer)
+	case verbReload:
+		l.serveReload(out, answer)
 	default:
 		answer(response{}, errors.New("unknown verb"))
 	}
@@ -233,7 +240,9 @@ func ask(d *dir, req *request, timeout time.Duration, onChange func(string)) (*r
 	if err := raw.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return nil, err
 	}
-	if err := json.NewEncoder(raw).Encode(req); err != nil {
+	if err := json.NewEncoder(raw).Encode(req); hungUp(err) {
+		return nil, ErrNoLoop // it died before
+	} else if err != nil {
 		return nil, err
 	}
 	in := json.NewDecoder(raw)

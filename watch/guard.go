@@ -67,8 +67,8 @@ func bypassND(s apply.Selector, local, remote netip.Addr) []apply.Policy {
 	return out
 }
 
-// setGuards installs the guards of peers, and removes those of addresses that
-// are not used any more.
+// setGuards installs the guards of peers. After that it removes those of addresses
+// and selectors that they have no more, so that nothing leaves in clear in between.
 func (l *loop) setGuards(peers ...*peer) error {
 	want := map[*peer][]apply.Policy{}
 	for _, p := range peers {
@@ -83,32 +83,57 @@ func (l *loop) setGuards(peers ...*peer) error {
 	if err := l.claimTraffic(want); err != nil {
 		return err
 	}
+	var old []apply.Policy
 	for _, p := range peers {
-		if list, changed := want[p]; changed {
-			if err := l.replaceGuards(p, list); err != nil {
-				return err
+		for _, g := range want[p] {
+			if slices.Contains(p.guards, g) {
+				continue
+			}
+			if err := l.journal.SetPolicy(g); err != nil {
+				return fmt.Errorf("%s: guard for %v: %w", p.conf.Name, g.Selector, err)
 			}
 		}
 	}
+	for p, list := range want {
+		for _, g := range p.guards {
+			if !slices.ContainsFunc(list, func(w apply.Policy) bool { return w.Selector == g.Selector }) {
+				old = append(old, g)
+			}
+		}
+		p.guards = list
+	}
+	l.dropUnwanted(old)
 	return nil
 }
 
-func (l *loop) replaceGuards(p *peer, want []apply.Policy) error {
-	for _, g := range want {
-		if slices.Contains(p.guards, g) {
-			continue
-		}
-		if err := l.journal.SetPolicy(g); err != nil {
-			return fmt.Errorf("%s: guard for %v: %w", p.conf.Name, g.Selector, err)
+// dropUnwanted removes guards, but those for selectors that a peer has one for:
+// traffic may have moved from one peer to another.
+func (l *loop) dropUnwanted(list []apply.Policy) {
+	if len(list) == 0 {
+		return
+	}
+	wanted := map[apply.Selector]bool{}
+	for _, p := range l.peers {
+		for _, g := range p.guards {
+			wanted[g.Selector] = true
 		}
 	}
-	for _, g := range p.guards {
-		if !slices.ContainsFunc(want, func(w apply.Policy) bool { return w.Selector == g.Selector }) {
+	for _, g := range list {
+		if !wanted[g.Selector] {
 			l.dropGuard(g)
 		}
 	}
-	p.guards = want
-	return nil
+}
+
+// dropStrays removes the guards that no peer has any more.
+func (l *loop) dropStrays() {
+	var all []apply.Policy
+	for _, policy := range l.journal.Policies() {
+		if policy.Guard {
+			all = append(all, policy)
+		}
+	}
+	l.dropUnwanted(all)
 }
 
 func (l *loop) dropGuard(g apply.Policy) {

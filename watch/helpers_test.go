@@ -277,16 +277,16 @@ func (r *running) down() {
 	r.h.t.Helper()
 	done := make(chan error, 1)
 	go func() {
-		done <- Down(DownOptions{Name: r.tunnel.Name, Log: r.h.log(), Dir: r.h.root, Dataplane: r.h.opener})
+		done <- Down(DownOptions{Name: r.dir.name, Log: r.h.log(), Dir: r.h.root, Dataplane: r.h.opener})
 	}()
 	if err := r.wait(); !errors.Is(err, errClosed) {
-		r.h.t.Errorf("%s: the loop ended with %v", r.tunnel.Name, err)
+		r.h.t.Errorf("%s: the loop ended with %v", r.dir.name, err)
 	}
 	r.loop.release()
 	r.u.parts.dir.release()
 	r.u = nil
 	if err := <-done; err != nil {
-		r.h.t.Errorf("%s: down: %v", r.tunnel.Name, err)
+		r.h.t.Errorf("%s: down: %v", r.dir.name, err)
 	}
 }
 

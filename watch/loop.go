@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -83,6 +84,7 @@ type loop struct {
 
 	listening   bool
 	background  bool            // no terminal's process
+	managed     bool            // a service manager is told how it is
 	settled     bool            // this process goes on with it
 	restarting  chan<- error    // gets why another program could not take over; nil: none is to
 	ending      bool            // it was opened only to be closed
@@ -91,6 +93,8 @@ type loop struct {
 	fault       error           // the data plane cannot carry what was negotiated
 	closing     *closing
 	rekeys      []*rekeyWait
+	reloads     sync.Mutex // held by who reloads
+	commands    *[]string  // of a reload: gets the changes to this host
 	monitors    map[*monitor]bool
 	reconcileAt time.Time
 	watchdog    *watchdog

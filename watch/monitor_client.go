@@ -83,5 +83,5 @@ func listenTo(ctx context.Context, d *dir, emit func(*MonitorEvent) error) (said
 
 // hungUp reports whether the other end of a connection has gone.
 func hungUp(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

@@ -1,11 +1,14 @@
 package watch
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // notifyTimeout is how long the loop stands still at most for a service manager
@@ -63,4 +66,20 @@ func (w *watchdog) kick(now time.Time) {
 	}
 	notify("WATCHDOG=1")
 	w.due = now.Add(w.every)
+}
+
+// tellReloading says that the loop reads its tunnel file again, until tellReady.
+func (l *loop) tellReloading() {
+	if !l.managed {
+		return
+	}
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // every kernel has it
+	notify("RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", ts.Nano()/1000))
+}
+
+func (l *loop) tellReady() {
+	if l.managed {
+		notify("READY=1", "STATUS="+l.summary())
+	}
 }

@@ -74,7 +74,7 @@ func open(p parts, leftovers bool) (*loop, error) {
 		obs: p.obs, log: p.log, now: bootTime,
 		in:      newInbox(),
 		answers: make(chan answer), calls: make(chan func()),
-		peers: map[string]*peer{}, byReqID: map[uint32]*peer{},
+		byReqID: map[uint32]*peer{},
 		protect: map[apply.Selector]apply.Policy{}, unsaved: map[string]bool{}, monitors: map[*monitor]bool{},
 		control: newControl(p.listener), ending: p.ending,
 	}
@@ -99,16 +99,8 @@ func open(p parts, leftovers bool) (*loop, error) {
 		l.log.Warn("steps of the clock are found within a minute only", "err", err)
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
-	now := l.now()
-	l.reconcileAt = now.Add(reconcileEvery)
-	for i := range p.tunnel.Peers {
-		c := &p.tunnel.Peers[i]
-		q := &peer{conf: c, reqID: p.facts.ReqIDs[c.Name], refreshAt: now}
-		if c.Endpoint.Addr.IsValid() {
-			q.addresses = append(q.addresses, c.Endpoint.Addr)
-		}
-		l.peers[c.Name], l.byReqID[q.reqID] = q, q
-	}
+	l.reconcileAt = l.now().Add(reconcileEvery)
+	l.peers = l.peersOf(p.tunnel, nil)
 	l.knowAddresses()
 	if err := l.begin(leftovers); err != nil {
 		return l, err

@@ -207,6 +207,7 @@ func (l *loop) recover() error {
 	if err := l.guardAll(); err != nil {
 		return err
 	}
+	l.dropStrays()
 	l.push(ike.Recovered{Present: present})
 	l.settle()
 	l.removeOrphans(sas)
@@ -229,7 +230,7 @@ func isUp(st ike.PeerStatus) bool {
 
 // adoptPolicies takes over the policies of a loop before us. Guards that fit no
 // peer's known addresses go to one whose address is not known: they stay until
-// it is.
+// it is. If there is none, they are strays.
 func (l *loop) adoptPolicies() {
 	owners := map[apply.Selector]*peer{}
 	var unknown *peer
@@ -254,11 +255,9 @@ func (l *loop) adoptPolicies() {
 		if owner == nil {
 			owner = unknown
 		}
-		if owner == nil {
-			l.dropGuard(policy)
-			continue
+		if owner != nil {
+			owner.guards = append(owner.guards, policy)
 		}
-		owner.guards = append(owner.guards, policy)
 	}
 }
 

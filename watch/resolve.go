@@ -32,6 +32,7 @@ const (
 // answer is what a lookup found.
 type answer struct {
 	peer      string
+	host      string // that was asked for
 	addresses []netip.Addr
 	err       error
 }
@@ -53,7 +54,7 @@ func (l *loop) lookup(p *peer) {
 			addresses[i] = addresses[i].Unmap()
 		}
 		select {
-		case l.answers <- answer{name, addresses, err}:
+		case l.answers <- answer{name, host, addresses, err}:
 		case <-l.ctx.Done():
 		}
 	}()
@@ -75,8 +76,8 @@ func (l *loop) dialPastPolicies(ctx context.Context, network, address string) (n
 // answered takes the addresses of a name.
 func (l *loop) answered(a answer) {
 	p := l.peers[a.peer]
-	if p == nil {
-		return
+	if p == nil || p.conf.Endpoint.Host != a.host {
+		return // it was removed meanwhile, or is to be found elsewhere
 	}
 	p.looking = false
 	p.refreshAt = l.now().Add(refreshEvery)

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"ipsec-quick/conf"
 )
 
 const (
@@ -97,14 +95,14 @@ func (l *loop) mayRestart(program string) error {
 	if err != nil {
 		return fmt.Errorf("%s --version: %w", program, err)
 	}
-	t, err := conf.Load(l.facts.Path)
+	t, err := loadAgain(l.facts.Path)
 	if err != nil {
 		return err
 	}
-	if t.Port != l.tunnel.Port || t.NATPort != l.tunnel.NATPort {
-		return errors.New("the tunnel file has other ports now: take the tunnel down and up for these")
+	if !l.call(func() { err = l.fixed(t) }) {
+		return ErrNoLoop
 	}
-	return nil
+	return err
 }
 
 // runOn runs a loop that stays in this process, whatever program that is.

@@ -177,7 +177,7 @@ func TestRestartRefused(t *testing.T) {
 		"another program": {"#!/bin/sh\necho hello\n", good, "another program"},
 		"it fails":        {"#!/bin/sh\nexit 3\n", good, "exit status 3"},
 		"a bad file":      {"#!/bin/sh\necho ipsec-quick version 9\n", "rubbish", "left.toml:1:"},
-		"other ports":     {"#!/bin/sh\necho ipsec-quick version 9\n", strings.Replace(good, fmt.Sprintf("nat_port = %d", a.natPort), "nat_port = 4500", 1), "ports"},
+		"other ports":     {"#!/bin/sh\necho ipsec-quick version 9\n", strings.Replace(good, fmt.Sprintf("nat_port = %d", a.natPort), "nat_port = 4500", 1), "ike.nat_port"},
 	} {
 		replace(t, path, c.program)
 		if err := os.WriteFile(file, []byte(c.tunnel), 0o600); err != nil {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -47,6 +49,18 @@ func (l *loop) savePeer(peer string) error {
 	return err
 }
 
+// peersWithState are the peers that there is a state file of.
+func (d *dir) peersWithState() []string {
+	entries, _ := os.ReadDir(d.file(dirState)) // none: no peer has one
+	var names []string
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), ".state"); ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // loadState reads the snapshot of a peer: fs.ErrNotExist if there is none.
 func loadState(d *dir, peer string) ([]byte, error) {
 	f, err := os.OpenFile(d.file(stateFile(peer)), os.O_RDONLY|unix.O_NOFOLLOW, 0)
@@ -70,12 +84,18 @@ func parseState(b []byte) ([]byte, error) {
 }
 
 // restore makes the core from the state in a directory. A peer whose state is
-// missing or cannot be used starts over; the error tells of the latter.
+// missing or cannot be used starts over; the error tells of the latter. What is
+// there of a peer that the configuration has no more, the core closes.
 func restore(cfg ike.Config, d *dir) (*ike.Endpoint, error) {
 	core := ike.New(cfg)
+	peers := d.peersWithState()
 	var failed error
 	for i := range cfg.Peers {
-		peer := cfg.Peers[i].Name
+		if name := cfg.Peers[i].Name; !slices.Contains(peers, name) {
+			peers = append(peers, name)
+		}
+	}
+	for _, peer := range peers {
 		snapshot, err := loadState(d, peer)
 		if err == nil {
 			err = core.Restore(peer, snapshot)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"time"
@@ -48,6 +49,10 @@ func Up(ctx context.Context, o Options) (Result, error) {
 		o.Dataplane = OpenDataplane
 	}
 	u := &upRun{o: o}
+	if o.Foreground {
+		u.hangup = hangups()
+		defer signal.Stop(u.hangup)
+	}
 	again, err := u.inherit()
 	if err == nil {
 		err = u.prepare()
@@ -71,7 +76,8 @@ type upRun struct {
 	revived   bool // and the tunnel was up
 	loop      *loop
 	spawned   chan spawned
-	looked    chan struct{} // closed: others on our ports were looked for
+	looked    chan struct{}  // closed: others on our ports were looked for
+	hangup    chan os.Signal // in the foreground: asks for a reload
 	result    Result
 }
 
@@ -323,6 +329,7 @@ func (u *upRun) stay(ctx context.Context) error {
 		l.confine()
 	}
 	l.tellManager()
+	l.reloadAt(u.hangup)
 	err := l.runOn(ctx)
 	if errors.Is(err, context.Canceled) {
 		notify("STOPPING=1")
@@ -338,9 +345,10 @@ func (u *upRun) stay(ctx context.Context) error {
 
 // tellManager tells a service manager from now on how the loop is.
 func (l *loop) tellManager() {
+	l.managed = true
 	l.watchdog = newWatchdog(l.now())
 	l.onState = func() { notify("STATUS=" + l.summary()) }
-	notify("READY=1", "STATUS="+l.summary())
+	l.tellReady()
 }
 
 // summary is one line for systemctl status.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"os/signal"
 
 	"ipsec-quick/conf"
 )
@@ -37,6 +38,8 @@ func Watch(ctx context.Context, o WatchOptions) error {
 		Tunnel: &conf.Tunnel{Name: o.Name}, Observer: NewLogObserver(o.Log.With("tunnel", o.Name)), Log: o.Log,
 		Foreground: true, Dir: o.Dir, Dataplane: o.Dataplane,
 	}}
+	hangup := hangups()
+	defer signal.Stop(hangup)
 	again, err := u.inherit()
 	if err == nil && !again {
 		u.parts.dir, err = reenter(o.Dir, o.Name)
@@ -57,6 +60,7 @@ func Watch(ctx context.Context, o WatchOptions) error {
 		u.loop.confine()
 	}
 	u.loop.tellManager()
+	u.loop.reloadAt(hangup)
 	return u.loop.serveOn(ctx)
 }
 

@@ -20,7 +20,7 @@ type Dataplane struct {
 	nextSPI    uint32
 	sas        []entry
 	policies   []apply.Policy
-	failures   map[string]error
+	failures   map[string]*failure
 	log        []string
 	violations []string
 	sockets    []int
@@ -44,7 +44,7 @@ func New() *Dataplane {
 	return &Dataplane{
 		name:     "fake",
 		nextSPI:  0xc0000001,
-		failures: make(map[string]error),
+		failures: make(map[string]*failure),
 		events:   make(chan apply.Event, 1024),
 	}
 }
@@ -55,9 +55,21 @@ func (d *Dataplane) Name() string { return d.name }
 // call logs an operation and returns the failure injected for it.
 func (d *Dataplane) call(op, format string, args ...any) error {
 	d.log = append(d.log, op+" "+fmt.Sprintf(format, args...))
-	err := d.failures[op]
+	return d.failure(op)
+}
+
+// failure is the one that the call of a method, by its name, is to end with.
+func (d *Dataplane) failure(op string) error {
+	f := d.failures[op]
+	if f == nil {
+		return nil
+	}
+	if f.after > 0 {
+		f.after--
+		return nil
+	}
 	delete(d.failures, op)
-	return err
+	return f.err
 }
 
 func (d *Dataplane) find(id apply.SAID) int {
@@ -237,8 +249,7 @@ func (d *Dataplane) checkOutbound(p apply.Policy) error {
 func (d *Dataplane) Query(id apply.SAID) (apply.Usage, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.failures["Query"]; err != nil {
-		delete(d.failures, "Query")
+	if err := d.failure("Query"); err != nil {
 		return apply.Usage{}, err
 	}
 	i := d.find(id)
@@ -252,8 +263,7 @@ func (d *Dataplane) Query(id apply.SAID) (apply.Usage, error) {
 func (d *Dataplane) List(reqIDs []uint32) ([]apply.Installed, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.failures["List"]; err != nil {
-		delete(d.failures, "List")
+	if err := d.failure("List"); err != nil {
 		return nil, err
 	}
 	var list []apply.Installed

@@ -10,7 +10,20 @@ import (
 func (d *Dataplane) Fail(method string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.failures[method] = err
+	d.failures[method] = &failure{err: err}
+}
+
+// FailLater is Fail for the call after so many that succeed.
+func (d *Dataplane) FailLater(method string, after int, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failures[method] = &failure{after, err}
+}
+
+// failure is an error to come.
+type failure struct {
+	after int // calls
+	err   error
 }
 
 // Inject sends an event.

@@ -53,7 +53,7 @@ func app(in io.Reader, out, errOut io.Writer) *cli.App {
 		Writer:          out,
 		ErrWriter:       errOut,
 		Commands: []*cli.Command{
-			upCommand(), downCommand(), statusCommand(), listCommand(), checkCommand(), rekeyCommand(),
+			upCommand(), downCommand(), statusCommand(), listCommand(), checkCommand(), reloadCommand(), rekeyCommand(),
 			monitorCommand(), watchCommand(), restartCommand(),
 			importCommand(), exportCommand(),
 			genpskCommand(), genkeyCommand(), pubkeyCommand(),

@@ -64,7 +64,11 @@ func up(c *cli.Context) error {
 	if c.Bool("foreground") {
 		level = slog.LevelInfo
 	}
-	ctx, cancel := untilSignal()
+	until := untilSignal
+	if c.Bool("foreground") {
+		until = untilEnd
+	}
+	ctx, cancel := until()
 	defer cancel()
 	result, err := watch.Up(ctx, watch.Options{
 		Tunnel:     t,
@@ -112,6 +116,12 @@ func say(c *cli.Context, format string, args ...any) {
 // untilSignal ends at the signals that ask a process to end.
 func untilSignal() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+}
+
+// untilEnd is untilSignal for a loop in the foreground, which SIGHUP asks for a
+// reload.
+func untilEnd() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 }
 
 // logger is for what is no part of a command's usual output; the environment may

@@ -22,7 +22,7 @@ func watchCommand() *cli.Command {
 			if watch.IsBackground() {
 				return watch.Background(watch.BackgroundOptions{Name: name})
 			}
-			ctx, cancel := untilSignal()
+			ctx, cancel := untilEnd()
 			defer cancel()
 			err = watch.Watch(ctx, watch.WatchOptions{Name: name, Log: logger(c, slog.LevelInfo), Confine: true})
 			var running *watch.Running
