@@ -52,7 +52,7 @@ func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"dance"}, {"--dance"}, {"up"}, {"up", "a", "b"}, {"up", "a name"}, {"up", "office", "--dance"},
 		{"up", "office", "--timeout", "soon"}, {"up", "office", "--timeout=-1s"}, {"down"}, {"check"}, {"rekey"},
-		{"genpsk", "x"}, {"genkey", "--type", "rot13"}, {"pubkey", "a", "b"}, {"status", "a", "b"}, {"status", "--watch=soon"}, {"status", "--watch=1ms"}, {"list", "a"}, {"watch"}, {"watch", "a", "b"}, {"restart"}, {"monitor"},
+		{"genpsk", "x"}, {"genkey", "--type", "rot13"}, {"pubkey", "a", "b"}, {"status", "a", "b"}, {"status", "--watch=soon"}, {"status", "--watch=1ms"}, {"list", "a"}, {"watch"}, {"watch", "a", "b"}, {"restart"}, {"reload"}, {"reload", "a", "b"}, {"monitor"},
 	} {
 		if code, out, errOut := invoke("", args...); code != exitUsage || out+errOut == "" {
 			t.Errorf("%q: exit status %d, %q", args, code, errOut)
@@ -201,7 +201,7 @@ func TestDownOfNothing(t *testing.T) {
 	if code, _, errOut := invoke("", "status", "office"); code != exitOther || !strings.Contains(errOut, "is not up") {
 		t.Errorf("exit status %d, %q", code, errOut)
 	}
-	for _, verb := range []string{"watch", "restart", "monitor"} {
+	for _, verb := range []string{"watch", "restart", "reload", "monitor"} {
 		if code, _, errOut := invoke("", verb, "office"); code != exitOther || !strings.Contains(errOut, "`ipsec-quick up office`") {
 			t.Errorf("%s: exit status %d, %q", verb, code, errOut)
 		}
