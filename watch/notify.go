@@ -34,6 +34,29 @@ func notify(lines ...string) {
 	_, _ = conn.Write([]byte(strings.Join(lines, "\n")))
 }
 
+// tellManager tells a service manager from now on how the loop is.
+func (l *loop) tellManager() {
+	l.managed = true
+	l.watchdog = newWatchdog(l.now())
+	l.onState = func() { notify("STATUS=" + l.summary()) }
+	l.tellReady()
+}
+
+// summary is one line for systemctl status.
+func (l *loop) summary() string {
+	up := 0
+	for _, p := range l.peers {
+		if p.up {
+			up++
+		}
+	}
+	text := fmt.Sprintf("%d of %d peers established", up, len(l.peers))
+	if pending := l.pending(); len(pending) > 0 {
+		text += ", not " + strings.Join(pending, ", ")
+	}
+	return text
+}
+
 // watchdog tells systemd that the loop turns (WatchdogSec= in systemd.service(5)).
 type watchdog struct {
 	every time.Duration

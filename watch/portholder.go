@@ -127,10 +127,10 @@ func (u *upRun) lookForOthers() {
 		return
 	}
 	go func() {
-		held := u.otherHolder()
+		u.held = u.otherHolder()
 		close(u.looked)
-		if held != nil {
-			l.call(func() { l.fault = held })
+		if u.held != nil {
+			l.call(func() { l.fault = u.held })
 		}
 	}()
 }

@@ -3,13 +3,11 @@ package watch
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"ipsec-quick/conf"
@@ -77,6 +75,7 @@ type upRun struct {
 	loop      *loop
 	spawned   chan spawned
 	looked    chan struct{}  // closed: others on our ports were looked for
+	held      *PortHeld      // and found
 	hangup    chan os.Signal // in the foreground: asks for a reload
 	result    Result
 }
@@ -226,6 +225,14 @@ func (u *upRun) undo() {
 func (u *upRun) negotiate(ctx context.Context) error {
 	l := u.loop
 	u.lookForOthers()
+	if u.o.Foreground && u.o.KeepTrying {
+		// Nobody is waited for: a service manager is told as soon as the guards stand.
+		if <-u.looked; u.held != nil {
+			u.fail()
+			return u.held
+		}
+		return u.stay(ctx)
+	}
 	err := u.wait(ctx)
 	keeps := u.revived || u.o.KeepTrying && l.fault == nil
 	var late *NoAnswer
@@ -341,29 +348,6 @@ func (u *upRun) stay(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-// tellManager tells a service manager from now on how the loop is.
-func (l *loop) tellManager() {
-	l.managed = true
-	l.watchdog = newWatchdog(l.now())
-	l.onState = func() { notify("STATUS=" + l.summary()) }
-	l.tellReady()
-}
-
-// summary is one line for systemctl status.
-func (l *loop) summary() string {
-	up := 0
-	for _, p := range l.peers {
-		if p.up {
-			up++
-		}
-	}
-	text := fmt.Sprintf("%d of %d peers established", up, len(l.peers))
-	if pending := l.pending(); len(pending) > 0 {
-		text += ", not " + strings.Join(pending, ", ")
-	}
-	return text
 }
 
 // handDown stops the loop here and lets the background process recover it. No

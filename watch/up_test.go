@@ -321,6 +321,31 @@ func TestUpForeground(t *testing.T) {
 	eventually(t, "the peer was told", func() bool { return len(hb.dp.SAs()) == 0 })
 }
 
+// TestUpForegroundAlone: without the peer the service is up as soon as what it
+// covers is blocked.
+func TestUpForegroundAlone(t *testing.T) {
+	a, b := sites(t)
+	ha, hb := newHost(t), newHost(t)
+	systemd := newManager(t)
+	o := ha.upOptions(loadTunnel(t, a.name, a.text()))
+	o.Foreground, o.KeepTrying = true, true
+	ctx, cancel := context.WithCancel(context.Background())
+	up := make(chan error, 1)
+	go func() { _, err := Up(ctx, o); up <- err }()
+	systemd.expect("READY=1\nSTATUS=0 of 1 peers established")
+	if len(ha.dp.Policies()) == 0 {
+		t.Error("ready without guards")
+	}
+	hb.start(loadTunnel(t, b.name, b.text()))
+	systemd.expect("1 of 1 peers established")
+	cancel()
+	systemd.expect("STOPPING=1")
+	if err := <-up; err != nil {
+		t.Error(err)
+	}
+	ha.clean()
+}
+
 func TestUpPortHeld(t *testing.T) {
 	a, _ := sites(t)
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{Port: a.natPort})
