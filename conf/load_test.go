@@ -94,6 +94,34 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+// TestCredential: what systemd hands over stands in a folder of its own.
+func TestCredential(t *testing.T) {
+	folder := t.TempDir()
+	write(t, folder, "a.psk", "the pre-shared key of a\n", 0o400)
+	write(t, folder, "exposed", "the pre-shared key of a\n", 0o444)
+	for _, c := range []struct{ folder, name, want string }{
+		{folder, "a.psk", ""},
+		{folder, "b.psk", "there is no file " + filepath.Join(folder, "b.psk")},
+		{folder, "exposed", "can be read by others"},
+		{folder, "../a.psk", `"credential:../a.psk" is no credential`},
+		{folder, "..", `"credential:.." is no credential`},
+		{folder, "", `"credential:" is no credential`},
+		{"", "a.psk", "LoadCredential=a.psk:FILE"},
+	} {
+		t.Setenv(credentialsVariable, c.folder)
+		path := write(t, t.TempDir(), "office.toml", strings.ReplaceAll(withFile, "keys/a.psk", "credential:"+c.name), 0o644)
+		tunnel, err := Load(path)
+		switch {
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%q in %q: %v, want %q", c.name, c.folder, err, c.want)
+		case c.want == "" && err != nil:
+			t.Error(err)
+		case c.want == "" && !slices.Contains(tunnel.Files, filepath.Join(folder, c.name)):
+			t.Errorf("files %q", tunnel.Files)
+		}
+	}
+}
+
 func TestLoadUnreadable(t *testing.T) {
 	dir := t.TempDir()
 	_, err := Load(filepath.Join(dir, "none.toml"))

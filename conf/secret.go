@@ -91,18 +91,45 @@ func shellWord(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// secretFile is the text of the file that v names, relative to the tunnel file.
-func (d *decoder) secretFile(v value) ([]byte, bool) {
+// A secret file of this prefix is a credential that the service manager hands
+// over, in the folder that the variable names (systemd.exec(5), LoadCredential=).
+const (
+	credentialPrefix    = "credential:"
+	credentialsVariable = "CREDENTIALS_DIRECTORY"
+)
+
+// secretPath is the file that v names: relative to the tunnel file, or a credential.
+func (d *decoder) secretPath(v value) (string, bool) {
 	path, ok := v.text(`"office.psk"`)
 	if !ok {
-		return nil, false
+		return "", false
 	}
 	if strings.ContainsAny(path, "\r\n\x00") {
 		v.wrong("write the name of a file that holds it", "this is no file name; the key itself may stand here")
-		return nil, false
+		return "", false
 	}
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(filepath.Dir(d.file), path)
+	credential, isCredential := strings.CutPrefix(path, credentialPrefix)
+	folder := os.Getenv(credentialsVariable)
+	switch {
+	case !isCredential && filepath.IsAbs(path):
+		return path, true
+	case !isCredential:
+		return filepath.Join(filepath.Dir(d.file), path), true
+	case credential == "" || credential != filepath.Base(credential) || credential == "..":
+		v.wrong(`write the credential's ID behind it, such as "credential:office.psk"`, "%q is no credential", path)
+		return "", false
+	case folder == "":
+		v.wrong("its unit has LoadCredential="+credential+":FILE, see systemd in ipsec-quick(8)", "only systemd hands over the credential %s, to the unit that it starts", credential)
+		return "", false
+	}
+	return filepath.Join(folder, credential), true
+}
+
+// secretFile is the text of the file that v names.
+func (d *decoder) secretFile(v value) ([]byte, bool) {
+	path, ok := d.secretPath(v)
+	if !ok {
+		return nil, false
 	}
 	d.files = append(d.files, path)
 	f, err := d.open(path, maxSecret)
