@@ -1,7 +1,10 @@
 # make build     bin/ipsec-quick
 # make demo      a tunnel between two namespaces, rekeyed while it is in use
 # make test      vet, lint, unit tests, then the tests with a real kernel and peer
-# make install   the command, its manual pages and its completions, below PREFIX
+# make install   the command, its manual pages and its completions, below PREFIX;
+#                with UNITDIR=/etc/systemd/system the units too
+# make packages  deb and rpm of ARCHS into bin/packages; make reproducible:
+#                whether two builds of a commit are the same, minutes
 # make bench     ESP in user space beside wireguard-go, strongSwan's kernel-libipsec
 #                and no tunnel; BENCHRUNS=1 BENCHTIME=1s for a quick look
 # make soak      the long forms of the lab's tests of rekeys and crashes, hours;
@@ -22,12 +25,15 @@ PREFIX   ?= /usr/local
 DESTDIR  ?=
 MANDIR   ?= $(PREFIX)/share/man
 SHARE    := $(DESTDIR)$(PREFIX)/share
+UNITDIR  ?=
+BINARY   ?= bin/ipsec-quick
+ARCHS    ?= amd64 arm64
 FUZZTIME ?= 10s
 FUZZ     ?= ...
 LABTIME  ?= 1100
 SOAK     ?= ^Test(Soak|StrongSwanRekeys|Kill|ManyExpires|ClockStep)$$
 SOAKTIME ?= 14400
-NATIVE   ?= ^Test(Interop|Ourselves|FullRate|CountedRekeys|KillTraffic|Kill|Soak|SoftLimits|FrozenPeer|TwoTunnels|FailedUp|Interrupted|Secrets|OnDemand|Examples|Status|Export|Reload)$$
+NATIVE   ?= ^Test(Interop|Ourselves|FullRate|CountedRekeys|KillTraffic|Kill|Soak|SoftLimits|FrozenPeer|TwoTunnels|FailedUp|Interrupted|Secrets|OnDemand|Examples|Status|Export|Reload|Systemd)$$
 SOAKNATIVE ?= ^Test(Interop|Ourselves|FullRate|CountedRekeys|KillTraffic|Reload)$$
 
 BENCHRUNS  ?= 5
@@ -37,7 +43,8 @@ BENCH      ?= .
 BENCHWHAT  ?= .
 BENCHJSON  ?=
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# The number of digits is fixed: else it depends on what else a clone has.
+VERSION := $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 GO      ?= go
 
 # Built once into a cache outside the tree, by the Go release in use: a linter
@@ -47,24 +54,30 @@ CACHE_DIR    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ipsec-quick
 LINT_DIR      = $(CACHE_DIR)/golangci-lint-$(LINT_VERSION)-$(shell $(GO) env GOVERSION)
 LINT          = $(LINT_DIR)/golangci-lint
 
+NFPM_VERSION := v2.45.2
+NFPM          = $(CACHE_DIR)/nfpm-$(NFPM_VERSION)-$(shell $(GO) env GOVERSION)/nfpm
+
 WIREGUARD_VERSION := v0.0.0-20260522210424-ecfc5a8d5446
 WIREGUARD          = $(CACHE_DIR)/wireguard-go-$(WIREGUARD_VERSION)/wireguard
 
-SCRIPTS := .ci/need .ci/run examples/demo test/lab/guest test/lab/run test/lab/setup \
-           cmd/ipsec-quick/completion/ipsec-quick.bash
+SCRIPTS := .ci/need .ci/run .nfpm/postinstall .nfpm/preremove .nfpm/postremove .nfpm/version examples/demo \
+           test/lab/guest test/lab/run test/lab/setup cmd/ipsec-quick/completion/ipsec-quick.bash
 PAGES   := man/ipsec-quick.8 man/ipsec-quick.toml.5 man/ipsec-quick-expire.7
+UNITS   := ipsec-quick@.service ipsec-quick.target
 
-.PHONY: build demo test vet lint unit native lab lab-tests soak soak-native bench install uninstall fuzz clean need need-lab
+.PHONY: build demo test vet lint unit native lab lab-tests soak soak-native bench install uninstall packages \
+        reproducible fuzz clean need need-lab
 
 # ---- The command -----------------------------------------------------------
 
 # The tag leaves out what writes manual pages from the command line's help.
 build:
-	@CGO_ENABLED=0 $(GO) build -tags urfave_cli_no_docs -trimpath -ldflags '-s -w -X ipsec-quick/watch.buildVersion=$(VERSION)' -o bin/ipsec-quick ./cmd/ipsec-quick
+	@CGO_ENABLED=0 $(GO) build -tags urfave_cli_no_docs -trimpath -ldflags '-s -w -X ipsec-quick/watch.buildVersion=$(VERSION)' -o '$(BINARY)' ./cmd/ipsec-quick
 
 install: build
-	@install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(MANDIR)'/man{5,7,8}
-	install -m 755 bin/ipsec-quick '$(DESTDIR)$(PREFIX)/bin/ipsec-quick'
+	@umask 022
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(MANDIR)'/man{5,7,8}
+	install -m 755 '$(BINARY)' '$(DESTDIR)$(PREFIX)/bin/ipsec-quick'
 	install -m 644 man/*.5 '$(DESTDIR)$(MANDIR)/man5/'
 	install -m 644 man/*.7 '$(DESTDIR)$(MANDIR)/man7/'
 	install -m 644 man/*.8 '$(DESTDIR)$(MANDIR)/man8/'
@@ -72,6 +85,11 @@ install: build
 	install -D -m 644 cmd/ipsec-quick/completion/ipsec-quick.bash '$(SHARE)/bash-completion/completions/ipsec-quick'
 	install -D -m 644 cmd/ipsec-quick/completion/ipsec-quick.zsh '$(SHARE)/zsh/site-functions/_ipsec-quick'
 	install -D -m 644 cmd/ipsec-quick/completion/ipsec-quick.fish '$(SHARE)/fish/vendor_completions.d/ipsec-quick.fish'
+	[[ -n '$(UNITDIR)' ]] || exit 0
+	install -d '$(DESTDIR)$(UNITDIR)'
+	for unit in $(UNITS); do
+		sed 's,=/usr/bin/,=$(PREFIX)/bin/,' "examples/systemd/$$unit" >'$(DESTDIR)$(UNITDIR)'/"$$unit"
+	done
 
 uninstall:
 	@rm -f '$(DESTDIR)$(PREFIX)/bin/ipsec-quick'
@@ -80,6 +98,47 @@ uninstall:
 	done
 	rm -f '$(SHARE)'/{bash-completion/completions/ipsec-quick,zsh/site-functions/_ipsec-quick,fish/vendor_completions.d/ipsec-quick.fish}
 	rm -rf '$(SHARE)/ipsec-quick'
+	[[ -z '$(UNITDIR)' ]] || (cd '$(DESTDIR)$(UNITDIR)' && rm -f $(UNITS))
+
+# Packages have what install installs. Times are the commit's, so that the same
+# commit gives the same packages, bit by bit.
+packages: $(NFPM)
+	@umask 022
+	rm -rf bin/packages
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct)
+	VERSION=$$(.nfpm/version '$(VERSION)')
+	export SOURCE_DATE_EPOCH VERSION
+	for ARCH in $(ARCHS); do
+		export ARCH STAGE=bin/packages/$$ARCH
+		GOARCH=$$ARCH $(MAKE) --no-print-directory install BINARY="$$STAGE.program" \
+			DESTDIR="$$STAGE" PREFIX=/usr UNITDIR=/usr/lib/systemd/system >/dev/null
+		doc=$$STAGE/usr/share/doc/ipsec-quick
+		mkdir -p "$$doc"
+		cp -R examples README.md CHANGELOG.md "$$doc"
+		gzip -9n "$$doc/CHANGELOG.md" "$$STAGE"/usr/share/man/man?/*
+		find "$$STAGE" -exec touch -hd "@$$SOURCE_DATE_EPOCH" {} +
+		for format in deb rpm; do
+			'$(NFPM)' package --config .nfpm/nfpm.yaml --packager $$format --target bin/packages >/dev/null
+		done
+		rm -rf "$$STAGE" "$$STAGE.program"
+	done
+	ls bin/packages
+
+$(NFPM):
+	@echo 'building nfpm $(NFPM_VERSION)'
+	GOBIN='$(@D)' CGO_ENABLED=0 $(GO) install -trimpath github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+
+# Builds HEAD in two folders, with nothing of one in the other.
+reproducible: $(NFPM)
+	@work=$$(mktemp -d)
+	trap 'chmod -R u+w "$$work"; rm -rf "$$work"' EXIT
+	for copy in one some/where/else; do
+		git clone -q . "$$work/$$copy"
+		GOCACHE="$$work/$$copy.cache" $(MAKE) --no-print-directory -C "$$work/$$copy" build packages
+		(cd "$$work/$$copy/bin" && sha256sum ipsec-quick packages/*) >"$$work/sums-$${copy##*/}"
+	done
+	cat "$$work/sums-one"
+	cmp "$$work/sums-one" "$$work/sums-else" && echo 'reproducible: twice the same'
 
 demo: build
 	@examples/demo
@@ -88,7 +147,7 @@ demo: build
 
 test:
 	@$(MAKE) --no-print-directory need
-	$(MAKE) --no-print-directory -j2 need-lab '$(LINT)'
+	$(MAKE) --no-print-directory -j2 need-lab '$(LINT)' '$(NFPM)'
 	$(MAKE) --no-print-directory vet
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory unit
@@ -171,7 +230,8 @@ $(WIREGUARD):
 	GOBIN='$(@D)' CGO_ENABLED=0 $(GO) install -trimpath golang.zx2c4.com/wireguard@$(WIREGUARD_VERSION)
 
 lab-tests: build
-	@CGO_ENABLED=0 $(GO) test -c -tags lab -o bin/xfrm.test ./apply/xfrm
+	@$(MAKE) --no-print-directory packages ARCHS="$$($(GO) env GOARCH)" >/dev/null
+	CGO_ENABLED=0 $(GO) test -c -tags lab -o bin/xfrm.test ./apply/xfrm
 	CGO_ENABLED=0 $(GO) test -c -tags lab -o bin/lab.test ./test
 
 # Minimizing an input that is only interesting may take all of a short FUZZTIME.
