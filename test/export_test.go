@@ -4,6 +4,7 @@ package lab_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,6 +24,30 @@ func TestExport(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestImport brings up what `import` makes of a strongSwan's configuration, with
+// the strongSwan that it was configured for.
+func TestImport(t *testing.T) {
+	harness.NewRow("A tunnel file by import", "swanctl.conf", "with strongSwan").Of(t)
+	n := harness.NewNet(t, "a", "b")
+	a, b := n.A(), n.B()
+	near, far := swanBetween(a, b), swanBetween(b, a)
+	near.Child.Extra = "start_action = start\nrekey_time = 1h\n"
+	harness.StartCharon(t, b).Load(far.String(), nil)
+	q := harness.NewQuick(t, a, "office", "")
+	a.WriteFile("/etc/swanctl/swanctl.conf", near.String())
+	a.Run("rm", "/etc/ipsec-quick/office.toml")
+	if r := q.Exec("import", "/etc/swanctl/swanctl.conf", "-o", "/etc/ipsec-quick/office.toml"); r.Err != nil || strings.Contains(r.Stderr, testPSK) {
+		t.Fatalf("import: %s", r)
+	}
+	capture := harness.StartCapture(t, n)
+	q.Up()
+	within(t, 20*time.Second, "a packet through the tunnel", func() bool { return a.Ping(a.Inner4, b.Inner4, 1) == 1 })
+	q.Rekey()
+	within(t, 10*time.Second, "a packet after a rekey", func() bool { return a.Ping(a.Inner4, b.Inner4, 1) == 1 })
+	capture.NothingClear()
+	q.Down()
 }
 
 func exported(t *testing.T, to string, farStarts bool) {

@@ -70,7 +70,7 @@ func (im *importer) awsTunnel(t *tunnel, b block) bool {
 		im.remark(t.at, t.name, "there is no pre-shared key, and certificates are not there yet: put one into the file aws.psk beside the tunnel file, mode 0600")
 		e.proof = setting{"psk_file", `"aws.psk"`}
 	}
-	e.localTS, e.remoteTS = []string{"0.0.0.0/0"}, []string{"0.0.0.0/0"}
+	e.peer.local, e.peer.remote = []string{"0.0.0.0/0"}, []string{"0.0.0.0/0"}
 	t.device = table{}
 	if v, at := b.get(inside + "Customer Gateway"); v != "" {
 		if _, err := netip.ParsePrefix(v); err != nil {

@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"path"
@@ -28,7 +29,6 @@ type ends struct {
 	keyFile               string
 	psk                   bool // that is how they prove who they are
 	proof                 setting
-	localTS, remoteTS     []string
 	mode, start           string
 }
 
@@ -41,11 +41,9 @@ func (e *ends) finish() {
 	t.set("endpoint", quote(e.endpoint()))
 	t.set("id", quote(e.theirID))
 	t.set(e.proof.key, e.proof.value)
-	t.set("local_ts", array(e.localTS))
-	t.set("remote_ts", array(e.remoteTS))
-	t.set("mode", quote(e.mode))
+	e.peer.rest.set("mode", quote(e.mode))
 	if e.theirAddress != "" {
-		t.set("start", quote(e.start))
+		e.peer.rest.set("start", quote(e.start))
 	}
 	e.tunnel.peers = append(e.tunnel.peers, *e.peer)
 }
@@ -207,16 +205,18 @@ func (e *ends) findPSK(at place, key string, alike bool) {
 			best, found = n, s
 		}
 	}
+	// Connections with one peer have one secret.
+	file := peerName(cmp.Or(strings.TrimLeft(e.theirID, "@"), e.theirAddress, e.peer.name)) + ".psk"
 	switch {
-	case best == 0:
-		e.proof = setting{"psk_file", quote(e.peer.name + ".psk")}
-		e.remark(at, key, "the secret of these two ends is not in the source: put it into the file %s.psk beside the tunnel file, mode 0600", e.peer.name)
-	case found.key == "":
-		e.proof = setting{"psk_file", quote(e.peer.name + ".psk")}
-		e.remark(found.at, "", "this secret is empty: put one into the file %s.psk beside the tunnel file, mode 0600", e.peer.name)
-	default:
+	case best > 0 && found.key != "":
 		e.proof = setting{"psk", quote(found.key)}
+		return
+	case best > 0:
+		e.remark(found.at, "", "this secret is empty: put one into the file %s beside the tunnel file, mode 0600", file)
+	default:
+		e.remark(at, key, "the secret of these two ends is not in the source: put it into the file %s beside the tunnel file, mode 0600", file)
 	}
+	e.proof = setting{"psk_file", quote(file)}
 }
 
 // A secret is a pre-shared key, as a tunnel file spells it, and whose it is.

@@ -164,11 +164,10 @@ func (x *far) quick() string {
 	default:
 		out.table.set("psk_file", quote(x.name+".psk"))
 	}
-	out.table.set("local_ts", array(selectors(p.RemoteTS, conf.TS.String)))
-	out.table.set("remote_ts", array(selectors(p.LocalTS, conf.TS.String)))
-	out.table.set("mode", quote(string(p.Mode)))
+	out.local, out.remote = selectors(p.RemoteTS, conf.TS.String), selectors(p.LocalTS, conf.TS.String)
+	out.rest.set("mode", quote(string(p.Mode)))
 	if x.endpoint != "" && !x.starts {
-		out.table.set("start", quote(string(conf.StartPassive)))
+		out.rest.set("start", quote(string(conf.StartPassive)))
 	}
 	if p.Endpoint.Port != 500 {
 		t.ports.set("port", fmt.Sprint(p.Endpoint.Port))

@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"ipsec-quick/conf"
@@ -45,17 +44,21 @@ func (x *far) libreswan() (string, error) {
 			fmt.Fprintf(&b, "    %s=%s\n", key, value)
 		}
 	}
-	set("keyexchange", "ikev2")
+	set("ikev2", "insist") // which keyexchange=ikev2 of version 5 has as another name
 	left := "%defaultroute"
 	if p.Endpoint.Addr.Is6() {
 		left = p.Endpoint.Addr.String() // that route is the one of IPv4
 	}
 	set("left", left)
 	set("leftid", libreswanID(x.ourID, ""))
-	set("leftsubnet", strings.Join(selectors(p.RemoteTS, libreswanSelector), ","))
+	if err := x.libreswanSelectors(set, "left", p.RemoteTS); err != nil {
+		return "", err
+	}
 	set("right", choose(x.endpoint == "", "%any", x.endpoint))
 	set("rightid", libreswanID(x.theirID, ""))
-	set("rightsubnet", strings.Join(selectors(p.LocalTS, libreswanSelector), ","))
+	if err := x.libreswanSelectors(set, "right", p.LocalTS); err != nil {
+		return "", err
+	}
 	if x.tunnel.Port != 500 {
 		set("rightikeport", fmt.Sprint(x.tunnel.Port))
 	}
@@ -63,14 +66,6 @@ func (x *far) libreswan() (string, error) {
 		set("authby", "secret")
 	} else if err := x.libreswanKeys(set, own, ours); err != nil {
 		return "", err
-	}
-	for _, ts := range slices.Concat(p.LocalTS, p.RemoteTS) {
-		if from, _ := ts.Bounds(); !ts.Prefix.IsValid() && from.IsValid() || ts.FromPort != ts.ToPort && (ts.FromPort != 0 || ts.ToPort != 65535) {
-			return "", fmt.Errorf("libreswan has no selector for %s: write networks and single ports", ts)
-		}
-		if ts.Dynamic() {
-			return "", fmt.Errorf("libreswan has no selector for %s: write the host's address", ts)
-		}
 	}
 	set("ike", strings.Join(libreswanProposals(p.IKE.Proposals, true), ","))
 	set("esp", strings.Join(libreswanProposals(p.ESP.Proposals, false), ","))
@@ -114,16 +109,45 @@ func libreswanID(id conf.ID, empty string) string {
 	}
 }
 
-func libreswanSelector(ts conf.TS) string {
-	s := ts.Prefix.String()
-	if ts.Protocol == 0 {
-		return s
+// libreswanSelectors sets the selectors of a side: one as every version takes it,
+// several as a list, with the protocol and port behind each.
+func (x *far) libreswanSelectors(set func(key, value string), side string, list []conf.TS) error {
+	var subnets []string
+	for _, ts := range list {
+		ports := ""
+		switch {
+		case ts.Protocol == 0:
+		case ts.FromPort == 0 && ts.ToPort == 65535:
+			ports = fmt.Sprint(ts.Protocol)
+		case ts.FromPort == ts.ToPort:
+			ports = fmt.Sprintf("%d/%d", ts.Protocol, ts.FromPort)
+		default:
+			return fmt.Errorf("libreswan has no selector for %s: write single ports", ts)
+		}
+		subnet := ""
+		if ts.Prefix.IsValid() {
+			subnet = ts.Prefix.String()
+		}
+		switch {
+		case !ts.Prefix.IsValid() && (!ts.Dynamic() || len(list) > 1):
+			return fmt.Errorf("libreswan has no selector for %s: write networks or hosts", ts)
+		case len(list) == 1:
+			set(side+"subnet", subnet)
+			if ports != "" && !strings.Contains(ports, "/") {
+				ports += "/0" // version 4 wants a port; 0 is any
+			}
+			set(side+"protoport", ports)
+			return nil
+		case ports != "":
+			subnet += "/" + ports
+		}
+		subnets = append(subnets, subnet)
 	}
-	s += fmt.Sprintf("/%d", ts.Protocol)
-	if ts.FromPort == ts.ToPort {
-		s += fmt.Sprintf("/%d", ts.FromPort)
+	if len(subnets) > 1 {
+		x.notes = append(x.notes, fmt.Sprintf("the list %ssubnet needs libreswan 5", side))
 	}
-	return s
+	set(side+"subnet", strings.Join(subnets, ","))
+	return nil
 }
 
 // libreswanKeys sets the raw public keys.

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -145,20 +146,23 @@ func (im *importer) read(name string) (*tunnel, error) {
 	return im.unite(name, list)
 }
 
+// libreswanSpelling is what only its proposals have.
+var libreswanSpelling = regexp.MustCompile(`[;+]|aes_|chacha20_`)
+
 // recognise says by its content which program a file is of, and whether it has
 // the sections of an ipsec.conf.
 func recognise(text string) (from string, sections bool) {
 	braces, libreswan := false, false
 	for line := range strings.Lines(text) {
 		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
-		key, _, isKey := strings.Cut(strings.TrimSpace(line), "=")
+		key, value, isKey := strings.Cut(strings.TrimSpace(line), "=")
 		switch key = strings.TrimSpace(key); {
 		case strings.HasPrefix(word, "IPSec") && strings.HasPrefix(rest, "Tunnel #"):
 			return AWS, false
 		case strings.HasPrefix(word, "#"):
 		case line[0] != ' ' && line[0] != '\t' && (word == "conn" || word == "config" && strings.HasPrefix(rest, "setup")):
 			sections = true
-		case isKey && slices.Contains(libreswanOnly, unsided(key)):
+		case isKey && (slices.Contains(libreswanOnly, unsided(key)) || (key == "ike" || key == "esp") && libreswanSpelling.MatchString(value)):
 			libreswan = true
 		case strings.Contains(line, "{"):
 			braces = true
@@ -204,6 +208,15 @@ func (im *importer) unite(name string, list []*tunnel) (*tunnel, error) {
 	first := list[0]
 	im.remarks = append(im.remarks, first.remarks...)
 	for _, t := range list[1:] {
+		if at := slices.IndexFunc(first.peers, func(p peer) bool { return p.same(t.peers[0]) }); at >= 0 && first.apart(t) == "" {
+			with := &first.peers[at]
+			if with.join(t.peers[0]) {
+				im.remark(t.at, t.name, "a peer has one Child SA here: these selectors are in that of %s, and the other end needs one connection with all of them too", with.name)
+			} else {
+				im.remark(t.at, t.name, "not in this tunnel file: its peer is that of %s, a peer has one Child SA here, and these selectors or settings do not fit into it", with.name)
+			}
+			continue
+		}
 		if why := first.apart(t); why != "" {
 			im.remark(t.at, t.name, "not in this tunnel file, for it has %s %s; import it into a file of its own with --conn %s", why, first.peers[0].name, t.name)
 			continue

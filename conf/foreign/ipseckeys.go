@@ -7,6 +7,7 @@ var libreswanOnly = []string{
 	"ipsec-interface", "leftinterface-ip", "narrowing", "encapsulation", "replay-window", "virtual-private", "virtual_private", "protostack",
 	"logfile", "leftaddresspool", "leftmodecfgserver", "leftmodecfgclient", "phase2alg", "phase2", "ipsec-max-bytes", "ipsec-max-packets",
 	"retransmit-timeout", "vti-interface", "vti-routing", "leftvti", "mark-in", "mark-out", "nic-offload", "failureshunt", "negotiationshunt",
+	"iptfs", "nflog-group", "clones", "enable-tcp", "leftcat", "ppk",
 }
 
 // quietKeys are those that change nothing here.
@@ -17,7 +18,9 @@ var quietKeys = []string{
 	"inactivity_timeout", "reqid", "clientaddrfamily", "hostaddrfamily", "connaddrfamily", "reauth", "debug", "pfs", "leftsourceif", "metric",
 	"nopmtudisc", "copy_dscp", "nic-offload", "hw_offload", "sendca", "decap-dscp", "encap-dscp", "vti-interface", "vti-routing", "vti-shared",
 	"fake-strongswan", "send-vendorid", "intermediate", "accept-redirect", "send-redirect", "redirect-to", "ms-dh-downgrade", "dns-match-id",
-	"require-id-on-certificate", "charondebug", "leftvti", "priority", "uniqueids",
+	"require-id-on-certificate", "charondebug", "leftvti", "priority", "uniqueids", "leftrsasigkey", "leftpubkey", "leftecdsakey",
+	"lefteddsakey", "leftsigkey", "connalias", "session-resumption", "send-supported-auth-methods", "reject-simultaneous-ike-auth",
+	"initial_contact", "ignore-peer-dns", "send-no-esp-tfc", "nm-configured", "leftxauthserver", "leftxauthclient",
 }
 
 // ipsecReasons is why keys of an ipsec.conf are not carried over.
@@ -46,8 +49,6 @@ var ipsecReasons = map[string]string{
 	"aggrmode":          "the aggressive mode is of IKEv1",
 	"xauth":             "XAuth is of IKEv1",
 	"xauth_identity":    "XAuth is of IKEv1",
-	"leftxauthserver":   "XAuth is of IKEv1",
-	"leftxauthclient":   "XAuth is of IKEv1",
 	"leftusername":      "XAuth is of IKEv1, and EAP is not there yet",
 	"ppk":               noPPK,
 	"ppk-ids":           noPPK,
@@ -64,6 +65,11 @@ var ipsecReasons = map[string]string{
 	"mark_out":          noMark,
 	"mark-in":           noMark,
 	"mark-out":          noMark,
+	"leftcat":           "addresses are not translated here: nftables does that",
+	"clones":            swanReasons["per_cpu_sas"],
+	"nflog":             "packets are not logged here: nftables does that",
+	"nflog-group":       "packets are not logged here: nftables does that",
+	"pam-authorize":     "there is no PAM here: who has the key is the peer",
 	"mediation":         swanReasons["mediation"],
 	"leftsubnetwithin":  "this key is not known here, and was left out; write remote_ts",
 }

@@ -1,7 +1,9 @@
 package foreign
 
 import (
+	"cmp"
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -79,6 +81,9 @@ func (im *importer) proposal(at place, key, text string, kind proposalKind) []st
 		}
 	}
 	switch dropped := strings.Join(problems, ", "); {
+	case len(w.aead)+len(w.cbc) == 0 && dropped == "":
+		im.remark(at, key, "%s was left out: it has no encryption", text)
+		return nil
 	case len(w.aead)+len(w.cbc) == 0:
 		im.remark(at, key, "%s was left out: it has no encryption that is here; %s", text, dropped)
 		return nil
@@ -147,6 +152,8 @@ func (w *words) add(word string) (problem string) {
 		w.prf = appendNew(w.prf, []string{word})
 	case esp("aes128gcm16-" + word):
 		w.ke = appendNew(w.ke, []string{word})
+	case strings.HasPrefix(word, "addke"):
+		return "is an additional key exchange, which is not there yet"
 	default:
 		var pe *suite.ParseError
 		if errors.As(err, &pe) {
@@ -163,30 +170,45 @@ func spellings(text string, kind proposalKind) []string {
 		return strings.Split(text, "-")
 	}
 	var list []string
-	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune("-;+", r) }) {
-		if s, ok := libreswanWords[word]; ok {
-			list = append(list, s...)
-			continue
+	for i, word := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune("-;+", r) }) {
+		word = strings.TrimPrefix(word, "ke=")
+		known, ok := libreswanWords[word]
+		switch m := libreswanAES.FindStringSubmatch(word); {
+		case i == 0 && word == "null":
+			list = append(list, word)
+		case ok:
+			list = append(list, known...)
+		case m != nil && m[3] == "":
+			list = append(list, libreswanCipher(m[1], m[2], "256"), libreswanCipher(m[1], m[2], "128"))
+		case m != nil:
+			list = append(list, libreswanCipher(m[1], m[2], m[3]))
+		default:
+			list = append(list, word)
 		}
-		word = strings.NewReplacer("_cbc_", "", "_cbc", "", "_gcm_c_", "_gcm", "_gcm_c", "_gcm", "_gcm_", "_gcm", "aes_", "aes").Replace(word)
-		if bits, ok := strings.CutPrefix(word, "aesgcm"); ok {
-			word = "aes" + bits + "gcm16"
-		}
-		if s, ok := libreswanWords[word]; ok {
-			list = append(list, s...)
-			continue
-		}
-		list = append(list, word)
 	}
 	return list
 }
 
+// libreswanAES is its name of a cipher: the mode, the length of the check value,
+// and that of the key, which is 256 or 128 bits if it is left out.
+var libreswanAES = regexp.MustCompile(`^aes_?(cbc|gcm|ccm|ctr|)(?:_(8|12|16|a|b|c))?_?(128|192|256)?$`)
+
+func libreswanCipher(mode, icv, bits string) string {
+	switch mode {
+	case "", "cbc":
+		return "aes" + bits
+	case "ctr":
+		return "aes" + bits + mode
+	}
+	icv = cmp.Or(map[string]string{"a": "8", "b": "12", "c": "16"}[icv], icv, "16")
+	return "aes" + bits + mode + icv
+}
+
 // libreswanWords are its keywords that strongSwan spells otherwise.
 var libreswanWords = map[string][]string{
-	"aes": {"aes256", "aes128"}, "aesgcm16": {"aes256gcm16", "aes128gcm16"}, "chacha20_poly1305": {"chacha20poly1305"},
+	"chacha20_poly1305": {"chacha20poly1305"}, "ml_kem_512": {"mlkem512"}, "ml_kem_768": {"mlkem768"}, "ml_kem_1024": {"mlkem1024"},
 	"sha2": {"sha256"}, "sha2_256": {"sha256"}, "sha2_384": {"sha384"}, "sha2_512": {"sha512"},
 	"hmac_sha2_256": {"sha256"}, "hmac_sha2_384": {"sha384"}, "hmac_sha2_512": {"sha512"},
-	"aesccm": {"aes128ccm16"}, "aesccm_a": {"aes128ccm8"}, "aesccm_b": {"aes128ccm12"}, "aesccm_c": {"aes128ccm16"}, "aesctr": {"aes256ctr"},
 	"null": {}, "none": {}, "dh0": {"none"},
 	"dh2": {"modp1024"}, "dh5": {"modp1536"}, "dh14": {"modp2048"}, "dh15": {"modp3072"}, "dh16": {"modp4096"},
 	"dh17": {"modp6144"}, "dh18": {"modp8192"}, "dh19": {"ecp256"}, "dh20": {"ecp384"}, "dh21": {"ecp521"},

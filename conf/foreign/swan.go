@@ -233,7 +233,7 @@ func (e *ends) swanChildren(children *section, path string) bool {
 	if first.path == "" {
 		return false
 	}
-	e.localTS, e.remoteTS = local, remote
+	e.peer.local, e.peer.remote = local, remote
 	e.swanChild(first)
 	return true
 }
@@ -250,15 +250,6 @@ func sameSettings(a, b block) bool {
 		return list
 	}
 	return slices.Equal(settings(a), settings(b))
-}
-
-func appendNew(list, more []string) []string {
-	for _, s := range more {
-		if !slices.Contains(list, s) {
-			list = append(list, s)
-		}
-	}
-	return list
 }
 
 // swanTS is a list of selectors; empty for the end's own address.

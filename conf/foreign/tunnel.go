@@ -25,11 +25,56 @@ type tunnel struct {
 
 // A peer is one [[peer]].
 type peer struct {
-	name     string
-	table    table
-	ike      table
-	esp      table
-	lifetime table
+	name          string
+	table         table // endpoint, id, and what proves who they are
+	local, remote []string
+	rest          table // mode, start
+	ike           table
+	esp           table
+	lifetime      table
+}
+
+// same says whether two peers are one: at one place, by one name.
+func (p peer) same(o peer) bool {
+	for _, key := range []string{"endpoint", "id"} {
+		if p.table.get(key) != o.table.get(key) {
+			return false
+		}
+	}
+	return p.table.get("endpoint") != "" || p.table.get("id") != ""
+}
+
+// join adds the selectors of another connection with the same peer, if one Child
+// SA can have those of both: they agree in all else, and in the networks of one
+// end.
+func (p *peer) join(o peer) bool {
+	for _, of := range []func(peer) table{
+		func(p peer) table { return p.table }, func(p peer) table { return p.rest },
+		func(p peer) table { return p.ike }, func(p peer) table { return p.esp }, func(p peer) table { return p.lifetime },
+	} {
+		if !slices.Equal(of(*p), of(o)) {
+			return false
+		}
+	}
+	switch {
+	case slices.Equal(p.local, o.local) && len(p.remote) > 0 && len(o.remote) > 0:
+		p.remote = appendNew(p.remote, o.remote)
+	case slices.Equal(p.remote, o.remote) && len(p.local) > 0 && len(o.local) > 0:
+		p.local = appendNew(p.local, o.local)
+	default:
+		return false
+	}
+	return true
+}
+
+// appendNew adds what is not there yet.
+func appendNew(list, more []string) []string {
+	for _, s := range more {
+		if !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 // A table is the keys of a TOML table, in their order.
@@ -78,11 +123,7 @@ func (t *tunnel) apart(o *tunnel) string {
 			if a.name == b.name {
 				return "the name of"
 			}
-			same := true
-			for _, key := range []string{"local_ts", "remote_ts"} {
-				same = same && a.table.get(key) == b.table.get(key)
-			}
-			if same && (a.table.get("remote_ts") != "" || a.table.get("endpoint") == b.table.get("endpoint")) {
+			if slices.Equal(a.local, b.local) && slices.Equal(a.remote, b.remote) && len(b.remote) > 0 {
 				return "the traffic of"
 			}
 		}
@@ -128,7 +169,10 @@ func (t *tunnel) String() string {
 	lifetime, ownLifetime := common(t.peers, func(p peer) table { return p.lifetime })
 	section("[lifetime]", lifetime)
 	for _, p := range t.peers {
-		section("[[peer]]", table{{"name", quote(p.name)}}, p.table)
+		var selectors table
+		selectors.set("local_ts", array(p.local))
+		selectors.set("remote_ts", array(p.remote))
+		section("[[peer]]", table{{"name", quote(p.name)}}, p.table, selectors, p.rest)
 		if ownIKE {
 			section("[peer.ike]", p.ike)
 		}
