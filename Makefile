@@ -1,7 +1,7 @@
-# make build     bin/ipsec-quick
+# make build     bin/ipsec-quick, and bin/ipsec-quick-exporter for its metrics
 # make demo      a tunnel between two namespaces, rekeyed while it is in use
 # make test      vet, lint, unit tests, then the tests with a real kernel and peer
-# make install   the command, its manual pages and its completions, below PREFIX;
+# make install   the commands, their manual pages and completions, below PREFIX;
 #                with UNITDIR=/etc/systemd/system the units too
 # make packages  deb and rpm of ARCHS into bin/packages; make reproducible:
 #                whether two builds of a commit are the same, minutes
@@ -26,7 +26,7 @@ DESTDIR  ?=
 MANDIR   ?= $(PREFIX)/share/man
 SHARE    := $(DESTDIR)$(PREFIX)/share
 UNITDIR  ?=
-BINARY   ?= bin/ipsec-quick
+BINDIR   ?= bin
 ARCHS    ?= amd64 arm64
 FUZZTIME ?= 10s
 FUZZ     ?= ...
@@ -62,8 +62,8 @@ WIREGUARD          = $(CACHE_DIR)/wireguard-go-$(WIREGUARD_VERSION)/wireguard
 
 SCRIPTS := .ci/need .ci/run .nfpm/postinstall .nfpm/preremove .nfpm/postremove .nfpm/version examples/demo \
            test/lab/guest test/lab/run test/lab/setup cmd/ipsec-quick/completion/ipsec-quick.bash
-PAGES   := man/ipsec-quick.8 man/ipsec-quick.toml.5 man/ipsec-quick-expire.7
-UNITS   := ipsec-quick@.service ipsec-quick.target
+PAGES   := man/ipsec-quick.8 man/ipsec-quick-exporter.8 man/ipsec-quick.toml.5 man/ipsec-quick-expire.7
+UNITS   := ipsec-quick@.service ipsec-quick.target ipsec-quick-exporter.service
 
 .PHONY: build demo test vet lint unit native lab lab-tests soak soak-native bench install uninstall packages \
         reproducible fuzz clean need need-lab
@@ -72,12 +72,12 @@ UNITS   := ipsec-quick@.service ipsec-quick.target
 
 # The tag leaves out what writes manual pages from the command line's help.
 build:
-	@CGO_ENABLED=0 $(GO) build -tags urfave_cli_no_docs -trimpath -ldflags '-s -w -X ipsec-quick/watch.buildVersion=$(VERSION)' -o '$(BINARY)' ./cmd/ipsec-quick
+	@CGO_ENABLED=0 $(GO) build -tags urfave_cli_no_docs -trimpath -ldflags '-s -w -X ipsec-quick/watch.buildVersion=$(VERSION)' -o '$(BINDIR)/' ./cmd/...
 
 install: build
 	@umask 022
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(MANDIR)'/man{5,7,8}
-	install -m 755 '$(BINARY)' '$(DESTDIR)$(PREFIX)/bin/ipsec-quick'
+	install -m 755 '$(BINDIR)'/{ipsec-quick,ipsec-quick-exporter} '$(DESTDIR)$(PREFIX)/bin/'
 	install -m 644 man/*.5 '$(DESTDIR)$(MANDIR)/man5/'
 	install -m 644 man/*.7 '$(DESTDIR)$(MANDIR)/man7/'
 	install -m 644 man/*.8 '$(DESTDIR)$(MANDIR)/man8/'
@@ -92,7 +92,7 @@ install: build
 	done
 
 uninstall:
-	@rm -f '$(DESTDIR)$(PREFIX)/bin/ipsec-quick'
+	@rm -f '$(DESTDIR)$(PREFIX)'/bin/{ipsec-quick,ipsec-quick-exporter}
 	for page in $(notdir $(PAGES)); do
 		rm -f '$(DESTDIR)$(MANDIR)'/man[578]/"$$page"
 	done
@@ -110,7 +110,7 @@ packages: $(NFPM)
 	export SOURCE_DATE_EPOCH VERSION
 	for ARCH in $(ARCHS); do
 		export ARCH STAGE=bin/packages/$$ARCH
-		GOARCH=$$ARCH $(MAKE) --no-print-directory install BINARY="$$STAGE.program" \
+		GOARCH=$$ARCH $(MAKE) --no-print-directory install BINDIR="$$STAGE.programs" \
 			DESTDIR="$$STAGE" PREFIX=/usr UNITDIR=/usr/lib/systemd/system >/dev/null
 		doc=$$STAGE/usr/share/doc/ipsec-quick
 		mkdir -p "$$doc"
@@ -120,7 +120,7 @@ packages: $(NFPM)
 		for format in deb rpm; do
 			'$(NFPM)' package --config .nfpm/nfpm.yaml --packager $$format --target bin/packages >/dev/null
 		done
-		rm -rf "$$STAGE" "$$STAGE.program"
+		rm -rf "$$STAGE" "$$STAGE.programs"
 	done
 	ls bin/packages
 
@@ -135,7 +135,7 @@ reproducible: $(NFPM)
 	for copy in one some/where/else; do
 		git clone -q . "$$work/$$copy"
 		GOCACHE="$$work/$$copy.cache" $(MAKE) --no-print-directory -C "$$work/$$copy" build packages
-		(cd "$$work/$$copy/bin" && sha256sum ipsec-quick packages/*) >"$$work/sums-$${copy##*/}"
+		(cd "$$work/$$copy/bin" && sha256sum ipsec-quick ipsec-quick-exporter packages/*) >"$$work/sums-$${copy##*/}"
 	done
 	cat "$$work/sums-one"
 	cmp "$$work/sums-one" "$$work/sums-else" && echo 'reproducible: twice the same'

@@ -9,6 +9,8 @@ package conf
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -37,6 +39,25 @@ func Find(nameOrPath string) (path, name string, err error) {
 		return "", "", err
 	}
 	return filepath.Join(Dir, nameOrPath+".toml"), nameOrPath, nil
+}
+
+// Files are the tunnel files in a folder, by the tunnels' names. A folder that is
+// not there has none.
+func Files(folder string) (map[string]string, error) {
+	entries, err := os.ReadDir(folder)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	files := map[string]string{}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".toml") || e.IsDir() {
+			continue
+		}
+		if name, err := nameOf(e.Name()); err == nil {
+			files[name] = filepath.Join(folder, e.Name())
+		}
+	}
+	return files, nil
 }
 
 // nameOf is the tunnel's name by its file.

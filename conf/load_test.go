@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -251,5 +252,24 @@ func TestEveryKeyIsRead(t *testing.T) {
 				t.Errorf("%s = 1.5: %v", full, err)
 			}
 		}
+	}
+}
+
+func TestFiles(t *testing.T) {
+	folder := t.TempDir()
+	for _, name := range []string{"office.toml", "office.psk", "name-that-is-too-long.toml", "b.toml"} {
+		if err := os.WriteFile(filepath.Join(folder, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(folder, "c.toml"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Files(folder)
+	if want := map[string]string{"b": folder + "/b.toml", "office": folder + "/office.toml"}; err != nil || !maps.Equal(got, want) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if got, err := Files(filepath.Join(folder, "none")); err != nil || len(got) != 0 {
+		t.Errorf("%v, %v", got, err)
 	}
 }

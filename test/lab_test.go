@@ -3,7 +3,7 @@
 // Package lab_test holds the tests that need root, namespaces, a real kernel
 // with ESP and a real peer. Compile them on the host and run them in the lab:
 //
-//	CGO_ENABLED=0 go build -o bin/ipsec-quick ./cmd/ipsec-quick
+//	CGO_ENABLED=0 go build -o bin/ ./cmd/...
 //	CGO_ENABLED=0 go test -c -tags lab -o bin/lab.test ./test
 //	test/lab/run bin/lab.test -test.v
 //

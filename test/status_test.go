@@ -87,6 +87,7 @@ func TestStatus(t *testing.T) {
 	}
 	onTerminal(t, q)
 	completion(t, q)
+	metrics(t, q)
 
 	crash(t, q)
 	if r := q.Exec("list", "--all"); r.Stdout != "office  dead\nspare   down\n" {
@@ -129,6 +130,31 @@ func completion(t *testing.T, q *harness.Quick) {
 			t.Errorf("%q: %q, want %q: %s", line, got, want, r)
 		}
 	}
+}
+
+// metrics asks the exporter for what it says of this host.
+func metrics(t *testing.T, q *harness.Quick) {
+	t.Helper()
+	const scrape = `"$1" & exporter=$!
+		for _ in {1..100}; do
+			exec 3<>/dev/tcp/127.0.0.1/9903 && break
+			sleep 0.1
+		done 2>/dev/null
+		printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
+		cat <&3
+		grep VmRSS /proc/$exporter/status >&2
+		kill $exporter && wait $exporter`
+	r := q.Host.Exec("bash", "-c", scrape, "bash", q.Binary+"-exporter")
+	for _, want := range []string{
+		`ipsec_up{tunnel="office"} 1`, `ipsec_up{tunnel="spare"} 0`, `ipsec_peer_up{peer="other",tunnel="office"} 1`,
+		`ipsec_rekeys_total{peer="other",sa="child",tunnel="office"} 1`,
+		`ipsec_child_sa_bytes_in{local_ts="10.1.0.0/16",peer="other",remote_ts="10.2.0.0/16",spi_in="` + q.Peer().Children[0].SPIIn + `",tunnel="office"} `,
+	} {
+		if r.Err != nil || !strings.Contains(r.Stdout, want) {
+			t.Errorf("no %s: %s", want, r)
+		}
+	}
+	t.Log(strings.TrimSpace(r.Stderr))
 }
 
 // columns is how wide the terminal of onTerminal is.

@@ -49,9 +49,9 @@ cat >annex.toml <<'END'
 %[3]s
 END
 echo '%[4]s' >/etc/office.psk
-systemctl enable ipsec-quick@office ipsec-quick@annex
-systemd-analyze verify --man=no %[5]s %[6]s
-systemd-analyze security --offline=true --threshold=39 %[5]s >/dev/null
+systemctl enable ipsec-quick@office ipsec-quick@annex ipsec-quick-exporter
+systemd-analyze verify --man=no %[5]s %[6]s ipsec-quick-exporter.service
+systemd-analyze security --offline=true --threshold=39 %[5]s ipsec-quick-exporter.service >/dev/null
 `
 
 // leftovers prints what a package that was removed should not leave.
@@ -97,6 +97,12 @@ func TestSystemd(t *testing.T) {
 	peer.start = "passive"
 	harness.NewQuick(t, c, "peer", peer.String()).Up()
 	wantEstablished(t, s, office, annex)
+	metrics := s.Run("bash", "-c", `exec 3<>/dev/tcp/127.0.0.1/9903; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; cat <&3`)
+	for _, tunnel := range []string{"office", "annex"} {
+		if want := fmt.Sprintf("ipsec_up{tunnel=%q} 1", tunnel); !strings.Contains(metrics, want) {
+			t.Errorf("no %s in %s", want, metrics)
+		}
+	}
 
 	// Killed, it is started again, and the tunnel is the same.
 	stream := harness.StartStream(t, a, a.Inner4, b, b.Inner4, soakRate())

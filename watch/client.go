@@ -70,6 +70,22 @@ func List(root string) ([]Live, error) {
 	return list, nil
 }
 
+// Ask is the status of one tunnel by its loop alone. The error is ErrNotUp or
+// ErrNoLoop if there is none, and os.ErrDeadlineExceeded if it does not answer.
+func Ask(root, name string) (*Status, error) {
+	if root == "" {
+		root = RunDir
+	}
+	r, err := askAgain(newDir(root, name), &request{Verb: verbStatus}, askTimeout)
+	if err != nil {
+		return nil, err
+	}
+	if r.Status == nil {
+		return nil, errors.New("the loop gives no status: " + r.Error)
+	}
+	return r.Status, nil
+}
+
 // Get is the status of one tunnel: from its loop or, where that is dead or does
 // not answer, from the state that it left. The error is ErrNotUp if there is no
 // such tunnel.
@@ -78,12 +94,10 @@ func Get(root, name string, open DataplaneOpener) (*Status, error) {
 		root = RunDir
 	}
 	d := newDir(root, name)
-	r, err := askAgain(d, &request{Verb: verbStatus}, askTimeout)
+	s, err := Ask(root, name)
 	switch {
-	case err == nil && r.Status != nil:
-		return r.Status, nil
 	case err == nil:
-		return nil, errors.New("the loop gives no status: " + r.Error)
+		return s, nil
 	case errors.Is(err, ErrNoLoop):
 		return lastKnown(d, 0, open)
 	case errors.Is(err, os.ErrDeadlineExceeded):

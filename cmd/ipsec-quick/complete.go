@@ -3,7 +3,7 @@ package main
 import (
 	"embed"
 	"fmt"
-	"path/filepath"
+	"maps"
 	"slices"
 	"strings"
 
@@ -188,12 +188,8 @@ func liveTunnels() []string {
 }
 
 func fileTunnels() []string {
-	var names []string
-	paths, _ := tunnelFiles(conf.Dir)
-	for _, p := range paths {
-		names = append(names, strings.TrimSuffix(filepath.Base(p), ".toml"))
-	}
-	return names
+	files, _ := conf.Files(conf.Dir)
+	return slices.Sorted(maps.Keys(files))
 }
 
 func peersOf(tunnel string) []string {

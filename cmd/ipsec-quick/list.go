@@ -3,11 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -74,33 +70,15 @@ func list(all bool) ([]listed, error) {
 	if !all {
 		return list, nil
 	}
-	files, err := tunnelFiles(conf.Dir)
+	files, err := conf.Files(conf.Dir)
 	if err != nil {
 		return nil, err
 	}
-	for _, path := range files {
-		name := strings.TrimSuffix(filepath.Base(path), ".toml")
+	for name, path := range files {
 		if !slices.ContainsFunc(list, func(t listed) bool { return t.Tunnel == name }) {
 			list = append(list, listed{name, stateDown, path})
 		}
 	}
 	slices.SortFunc(list, func(a, b listed) int { return cmp.Compare(a.Tunnel, b.Tunnel) })
 	return list, nil
-}
-
-// tunnelFiles are the files of a folder that name a tunnel. A folder that is not
-// there has none.
-func tunnelFiles(folder string) ([]string, error) {
-	entries, err := os.ReadDir(folder)
-	if err != nil && !os.IsNotExist(err) {
-		return nil, err
-	}
-	var paths []string
-	for _, e := range entries {
-		path := filepath.Join(folder, e.Name())
-		if _, _, err := conf.Find(path); err == nil && strings.HasSuffix(path, ".toml") && e.Type()&fs.ModeDir == 0 {
-			paths = append(paths, path)
-		}
-	}
-	return paths, nil
 }

@@ -157,22 +157,3 @@ func TestFrame(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
-
-func TestTunnelFiles(t *testing.T) {
-	folder := t.TempDir()
-	for _, name := range []string{"office.toml", "office.psk", "name-that-is-too-long.toml", "b.toml"} {
-		if err := os.WriteFile(folder+"/"+name, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Mkdir(folder+"/c.toml", 0o700); err != nil {
-		t.Fatal(err)
-	}
-	got, err := tunnelFiles(folder)
-	if want := folder + "/b.toml " + folder + "/office.toml"; err != nil || strings.Join(got, " ") != want {
-		t.Errorf("%v, %v", got, err)
-	}
-	if got, err := tunnelFiles(folder + "/none"); err != nil || got != nil {
-		t.Errorf("%v, %v", got, err)
-	}
-}

@@ -87,7 +87,7 @@ func binaryPath(t testing.TB) string {
 		_, err = os.Stat(path)
 	}
 	if err != nil {
-		t.Fatalf("%v (CGO_ENABLED=0 go build -o bin/ipsec-quick ./cmd/ipsec-quick)", err)
+		t.Fatalf("%v (CGO_ENABLED=0 go build -o bin/ ./cmd/...)", err)
 	}
 	return path
 }
