@@ -42,12 +42,16 @@ func parse(name string, self file, open func(string, int64) (file, error)) (*Tun
 	}
 	d := &decoder{problems: p, self: self, open: open}
 	root := locate(text)
-	t := d.tunnel(newTable(p, place{pos: root.pos}, vals, root, keys[""]))
+	top := newTable(p, place{pos: root.pos}, vals, root, keys[""])
+	t := d.tunnel(name, top)
+	if self.mode.Perm()&0o022 != 0 && t.Hooks != nil {
+		p.add(top.where("hooks"), "run: chmod go-w "+shellWord(self.path), "others can change this file, and with it what is run")
+	}
 	if err := p.err(); err != nil {
 		return nil, err
 	}
-	t.Name, t.Path, t.Files = name, self.path, d.files
-	if self.mode.Perm()&0o022 != 0 {
+	t.Path, t.Files = self.path, d.files
+	if self.mode.Perm()&0o022 != 0 && t.Hooks == nil {
 		p.warn(place{}, "run: chmod go-w "+shellWord(self.path), "others can change this file, and with it where the traffic goes")
 	}
 	sortErrors(p.warnings)
@@ -117,15 +121,15 @@ func (p *problems) syntax(text string, err error) {
 }
 
 // tunnel reads the whole file.
-func (d *decoder) tunnel(root *table) *Tunnel {
-	t := &Tunnel{Dataplane: DataplaneAuto}
+func (d *decoder) tunnel(name string, root *table) *Tunnel {
+	t := &Tunnel{Name: name, Dataplane: DataplaneAuto}
 	t.Dataplane = read(root, "dataplane", func(v value) (string, bool) {
 		return v.word(DataplaneAuto, DataplaneKernel, DataplaneUserspace)
 	}).or(DataplaneAuto)
 	d.readLocal(d.section(root, "local"))
 	t.Local = d.local
 	t.Interface = d.readInterface(d.section(root, "interface"))
-	t.Hooks = d.readHooks(d.section(root, "hooks"))
+	t.Hooks = readHooks(d.section(root, "hooks"), name)
 	ike := d.section(root, "ike")
 	d.ike = readIKE(ike)
 	t.Port, t.NATPort = d.readPorts(ike)

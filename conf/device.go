@@ -87,39 +87,3 @@ func readRoutingTable(v value) (int, bool) {
 	n, ok := v.whole(1, 1<<31-1, `"auto", "off" or a number`)
 	return int(n), ok
 }
-
-// readHooks reads and checks [hooks]. Empty ones ask for nothing and pass;
-// others are refused until there is something that runs them.
-func (d *decoder) readHooks(t *table) *Hooks {
-	if t == nil {
-		return nil
-	}
-	var h Hooks
-	asked := false
-	for _, one := range []struct {
-		key  string
-		list *[]string
-	}{
-		{"pre_up", &h.PreUp}, {"post_up", &h.PostUp}, {"pre_down", &h.PreDown},
-		{"post_down", &h.PostDown}, {"established", &h.Established}, {"lost", &h.Lost},
-	} {
-		v, ok := t.get(one.key)
-		if !ok {
-			continue
-		}
-		elements, _ := v.list(`["ip link show %i"]`)
-		for _, e := range elements {
-			if s, ok := e.text(`"ip link show %i"`); ok {
-				*one.list = append(*one.list, s)
-			}
-		}
-		if len(elements) > 0 {
-			asked = true
-			d.unserved(v.at, "leave it out or empty", "a hook")
-		}
-	}
-	if !asked {
-		return nil
-	}
-	return &h
-}

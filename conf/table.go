@@ -17,7 +17,7 @@ var keys = map[string][]string{
 	"ike":           {"proposals", "lifetime", "dpd", "encap", "port", "nat_port", "fragment"},
 	"esp":           {"proposals", "pfs", "esn", "replay_window"},
 	"lifetime":      {"time", "use", "bytes", "packets", "jitter"},
-	"hooks":         {"pre_up", "post_up", "pre_down", "post_down", "established", "lost"},
+	"hooks":         {HookPreUp, HookPostUp, HookPreDown, HookPostDown, HookEstablished, HookLost, "timeout"},
 	"peer":          {"name", "endpoint", "id", "psk", "psk_file", "public_key", "ca_file", "local_ts", "remote_ts", "mode", "start", "ike", "esp", "lifetime"},
 	"peer.ike":      {"proposals", "lifetime", "dpd", "encap", "fragment"},
 	"peer.esp":      {"proposals", "pfs", "esn", "replay_window"},

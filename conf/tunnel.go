@@ -88,11 +88,6 @@ const (
 	TableOff  = -1 // no routes
 )
 
-// Hooks are commands run through the shell at the points their names say.
-type Hooks struct {
-	PreUp, PostUp, PreDown, PostDown, Established, Lost []string
-}
-
 // A Peer is one other end, with everything resolved: defaults filled in and
 // the peer's own [peer.ike], [peer.esp] and [peer.lifetime] over the tunnel's.
 type Peer struct {

@@ -33,6 +33,7 @@ var exampleCases = []struct {
 	{"README", exampleEnd{"README.md", "10.1.7.7"}, exampleEnd{"README.md swanctl.conf", "10.2.7.7"}, false},
 	{"site-to-site-psk", exampleEnd{"site-to-site-psk/hq.toml", "10.1.7.7"}, exampleEnd{"site-to-site-psk/branch.toml", "10.2.7.7"}, false},
 	{"site-to-site-psk", exampleEnd{"site-to-site-psk/hq.toml", "10.1.7.7"}, exampleEnd{"site-to-site-psk/swanctl.conf", "10.2.7.7"}, false},
+	{"hooks", exampleEnd{"hooks/hq.toml", "10.1.7.7"}, exampleEnd{"site-to-site-psk/branch.toml", "10.2.7.7"}, false},
 	{"raw-keys", exampleEnd{"raw-keys/hq.toml", "10.1.7.7"}, exampleEnd{"raw-keys/branch.toml", "10.2.7.7"}, false},
 	{"raw-keys", exampleEnd{"raw-keys/hq.toml", "10.1.7.7"}, exampleEnd{"raw-keys/swanctl.conf", "10.2.7.7"}, false},
 	{"host-to-host-transport", exampleEnd{"host-to-host-transport/a.toml", ""}, exampleEnd{"host-to-host-transport/b.toml", ""}, false},

@@ -93,6 +93,7 @@ func TestExamplesLoad(t *testing.T) {
 func TestExamplesMeet(t *testing.T) {
 	for _, pair := range [][2]string{
 		{"site-to-site-psk/hq.toml", "site-to-site-psk/branch.toml"},
+		{"hooks/hq.toml", "site-to-site-psk/branch.toml"},
 		{"raw-keys/hq.toml", "raw-keys/branch.toml"},
 		{"host-to-host-transport/a.toml", "host-to-host-transport/b.toml"},
 		{"responder-two-peers/hub.toml", "responder-two-peers/north.toml"},

@@ -72,6 +72,7 @@ func Background(o BackgroundOptions) error {
 		return err
 	}
 	l.background = true
+	l.hooks.spawn(thisProgram())
 	l.confine()
 	return l.serveOn(ctx)
 }
@@ -113,6 +114,7 @@ func takeOver(p *parts, err error) (*loop, error) {
 	if p.facts, err = p.dir.facts(); err != nil { // `up` has added to it
 		return nil, err
 	}
+	p.hooks = newHooks(p)
 	l, err := open(*p, true)
 	if err != nil {
 		return nil, err

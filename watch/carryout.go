@@ -43,12 +43,14 @@ func (l *loop) carryOut(a ike.Action) {
 	case ike.Established:
 		if p := l.peers[a.Peer]; p != nil {
 			p.up, p.lastErr = true, nil
+			l.peerChanged(a.Peer)
 		}
 		l.obs.Established(a.Peer)
 		l.stateChanged()
 	case ike.Lost:
 		if p := l.peers[a.Peer]; p != nil {
 			p.up, p.lastErr = false, a.Err
+			l.peerChanged(a.Peer)
 		}
 		a.Retry = wallTime(a.Retry)
 		l.obs.Lost(a)

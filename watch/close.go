@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"ipsec-quick/apply"
+	"ipsec-quick/conf"
 	"ipsec-quick/ike"
 )
 
@@ -18,48 +19,87 @@ var errClosed = errors.New("taken down")
 
 // closing is a tunnel that is being taken down.
 type closing struct {
-	open     map[string]bool // peers that have not answered
+	open     map[string]bool // peers that have not answered; nil: they are not told yet
 	deadline time.Time
-	change   []func(string)
+	undone   bool // all is, and post_down runs
+	over     bool // it has
+	clients  []func(response)
 	done     []func(error)
 }
 
-// close begins to take the tunnel down: the peers are told, then everything is
-// undone. change gets each change to this host, done the end of it. Closing
-// twice is closing once.
-func (l *loop) close(change func(string), done func(error)) {
-	if l.closing == nil {
-		l.closing = &closing{open: map[string]bool{}, deadline: l.now().Add(closeTimeout)}
-		for name := range l.peers {
-			l.closing.open[name] = true
-		}
-		l.push(ike.Close{})
+// tell passes something on to who waits for the tunnel to go down.
+func (c *closing) tell(r response) {
+	for _, f := range c.clients {
+		f(r)
 	}
-	if change != nil {
-		l.closing.change = append(l.closing.change, change)
+}
+
+// close begins to take the tunnel down: the peers are told, then everything is
+// undone. client gets what is done to this host meanwhile, done the end of it.
+// Closing twice is closing once.
+func (l *loop) close(client func(response), done func(error)) {
+	if l.closing == nil {
+		l.closing = &closing{}
+		if l.hooks.isUp() {
+			l.runHook(conf.HookPreDown, func(error) { l.tellPeers() })
+		} else {
+			l.tellPeers()
+		}
+	}
+	if client != nil {
+		l.closing.clients = append(l.closing.clients, client)
 	}
 	if done != nil {
 		l.closing.done = append(l.closing.done, done)
 	}
 }
 
+// tellPeers begins the end with them.
+func (l *loop) tellPeers() {
+	c := l.closing
+	c.open, c.deadline = map[string]bool{}, l.now().Add(closeTimeout)
+	for name := range l.peers {
+		c.open[name] = true
+	}
+	l.push(ike.Close{})
+}
+
+// aliveEvery is how often who waits for a tunnel to go down hears of us.
+const aliveEvery = time.Second
+
+// closeDeadline is when closing has something to do.
 func (l *loop) closeDeadline() time.Time {
-	if l.closing == nil {
+	switch {
+	case l.closing == nil:
 		return time.Time{}
+	case l.hookRuns:
+		return l.now().Add(aliveEvery)
 	}
 	return l.closing.deadline
 }
 
 // closeStep finishes when every peer has answered, or the time is over.
 func (l *loop) closeStep() (finished bool, err error) {
-	if len(l.closing.open) > 0 && l.now().Before(l.closing.deadline) {
+	c := l.closing
+	if c.open == nil || len(c.open) > 0 && l.now().Before(c.deadline) {
 		return false, nil
 	}
-	err = l.teardown()
+	if !c.undone {
+		if err = l.undo(); err == nil {
+			c.undone = true
+			l.hooksAfter()
+		}
+	}
+	if c.undone {
+		if l.turnHooks(); !c.over {
+			return false, nil
+		}
+		err = l.dir.remove()
+	}
 	if err == nil {
 		l.dismissAll(nil)
 	}
-	for _, done := range l.closing.done {
+	for _, done := range c.done {
 		done(err)
 	}
 	if err != nil {
@@ -68,9 +108,20 @@ func (l *loop) closeStep() (finished bool, err error) {
 	return true, errClosed
 }
 
-// teardown removes every trace. What cannot be removed stays in the journal, and
-// the directory with it, so that it can be tried again.
-func (l *loop) teardown() error {
+// hooksAfter queues the hooks of a tunnel of which nothing is left.
+func (l *loop) hooksAfter() {
+	for _, name := range l.hooks.told() {
+		if p := l.peers[name]; p != nil {
+			p.up, p.lastErr = false, errClosed
+		}
+		l.peerChanged(name)
+	}
+	l.runHook(conf.HookPostDown, func(error) { l.closing.over = true })
+}
+
+// undo removes every trace but the directory. What cannot be removed stays in the
+// journal, so that it can be tried again.
+func (l *loop) undo() error {
 	err := l.journal.Undo()
 	if err == nil {
 		err = removeLeft(l.dp, l.reqIDs())
@@ -78,7 +129,7 @@ func (l *loop) teardown() error {
 	if err != nil {
 		return fmt.Errorf("not all could be removed, `down` may be repeated: %w", err)
 	}
-	return l.dir.remove()
+	return nil
 }
 
 // removeLeft removes SAs with our ReqIDs that are in no journal: a packet that
@@ -109,8 +160,6 @@ func (l *loop) changed(command string) {
 		*l.commands = append(*l.commands, command)
 	}
 	if l.closing != nil {
-		for _, f := range l.closing.change {
-			f(command)
-		}
+		l.closing.tell(response{Change: command})
 	}
 }

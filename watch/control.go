@@ -38,7 +38,8 @@ type request struct {
 }
 
 type response struct {
-	Change   string        `json:"change,omitempty"` // a change to this host as it was made
+	Change   string        `json:"change,omitempty"` // a change to this host as it was made, or a hook's command
+	Output   string        `json:"output,omitempty"` // a line that a hook has printed
 	Event    *MonitorEvent `json:"event,omitempty"`
 	Status   *Status       `json:"status,omitempty"`
 	Accepted bool          `json:"accepted,omitempty"`
@@ -203,21 +204,21 @@ func (l *loop) serve(conn net.Conn) {
 
 // serveClose closes the tunnel and reports each change that is undone.
 func (l *loop) serveClose(conn net.Conn, out *json.Encoder, answer func(response, error)) {
-	changes, done := make(chan string, 64), make(chan error, 1)
-	if !l.call(func() { l.close(func(s string) { changes <- s }, func(err error) { done <- err }) }) {
+	changes, done := make(chan response, 64), make(chan error, 1)
+	if !l.call(func() { l.close(func(r response) { changes <- r }, func(err error) { done <- err }) }) {
 		return // the loop has ended or is another process's by now: the client asks again
 	}
-	_ = conn.SetWriteDeadline(time.Now().Add(closeTimeout + requestTimeout))
 	gone := false // the client; the channel is emptied nevertheless, so that the loop never waits
-	tell := func(s string) {
+	tell := func(r response) {
 		if !gone {
-			gone = out.Encode(response{Change: s}) != nil
+			_ = conn.SetWriteDeadline(time.Now().Add(requestTimeout))
+			gone = out.Encode(r) != nil
 		}
 	}
 	for {
 		select {
-		case s := <-changes:
-			tell(s)
+		case r := <-changes:
+			tell(r)
 		case err := <-done:
 			for len(changes) > 0 {
 				tell(<-changes)
@@ -228,10 +229,10 @@ func (l *loop) serveClose(conn net.Conn, out *json.Encoder, answer func(response
 	}
 }
 
-// ask sends a request to a tunnel's loop and waits for its last answer. onChange
-// gets those before it. The error is ErrNotUp or ErrNoLoop if there is none, and
+// ask sends a request to a tunnel's loop and waits for its last answer. before
+// gets those before it, if it is not nil. The error is ErrNotUp or ErrNoLoop if there is none, and
 // os.ErrDeadlineExceeded if it says nothing for the timeout.
-func ask(d *dir, req *request, timeout time.Duration, onChange func(string)) (*response, error) {
+func ask(d *dir, req *request, timeout time.Duration, before func(*response)) (*response, error) {
 	raw, err := dial(d, timeout)
 	if err != nil {
 		return nil, err
@@ -257,8 +258,8 @@ func ask(d *dir, req *request, timeout time.Duration, onChange func(string)) (*r
 		if r.Done {
 			return r, nil
 		}
-		if r.Change != "" && onChange != nil {
-			onChange(r.Change)
+		if before != nil {
+			before(r)
 		}
 		if err := raw.SetDeadline(time.Now().Add(timeout)); err != nil {
 			return nil, err

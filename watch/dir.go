@@ -31,17 +31,6 @@ const (
 	dirSPI       = "spi"   // an empty file for each IKE SPI on our side
 )
 
-// facts are what other processes need to know of a tunnel that is up.
-type facts struct {
-	Path      string            `json:"path"`  // of the tunnel file, absolute
-	Netns     string            `json:"netns"` // the network namespace
-	Dataplane string            `json:"dataplane"`
-	Port      uint16            `json:"port"`
-	NATPort   uint16            `json:"nat_port"`
-	ReqIDs    map[string]uint32 `json:"reqids"` // by peer
-	Guards    []string          `json:"guards"` // selectors of the guard policies
-}
-
 // dir is the directory of one tunnel.
 type dir struct {
 	root, name, path string

@@ -34,7 +34,8 @@ const (
 // DownOptions are those of Down.
 type DownOptions struct {
 	Name   string
-	Change func(command string) // gets each change to this host; may be nil
+	Change func(command string) // gets each change to this host, and the commands of hooks; may be nil
+	Output func(line string)    // gets what hooks print; may be nil
 	Log    *slog.Logger
 
 	Dir       string          // empty: RunDir
@@ -51,15 +52,17 @@ func Down(o DownOptions) error {
 	if o.Dataplane == nil {
 		o.Dataplane = OpenDataplane
 	}
-	if o.Change == nil {
-		o.Change = func(string) {}
+	for _, f := range []*func(string){&o.Change, &o.Output} {
+		if *f == nil {
+			*f = func(string) {}
+		}
 	}
 	d := newDir(o.Dir, o.Name)
 	giveUp := time.Now().Add(handoverTimeout)
 	was := false // it was up when we began: gone means that it is done
 	for {
 		process := openProcess(d)
-		r, err := ask(d, &request{Verb: verbClose}, frozenAfter, o.Change)
+		r, err := ask(d, &request{Verb: verbClose}, frozenAfter, o.heard)
 		switch {
 		case err == nil && r.Error != "":
 			process.close()
@@ -98,6 +101,16 @@ func Down(o DownOptions) error {
 	}
 }
 
+// heard passes on what a loop does.
+func (o *DownOptions) heard(r *response) {
+	if r.Change != "" {
+		o.Change(r.Change)
+	}
+	if r.Output != "" {
+		o.Output(r.Output)
+	}
+}
+
 // downDead takes down a tunnel whose loop has died. Where that is possible the
 // loop is revived for it, so that the peers are told.
 func downDead(o *DownOptions, d *dir) error {
@@ -118,11 +131,13 @@ func downDead(o *DownOptions, d *dir) error {
 		o.Log.Warn("the tunnel file cannot be read any more, so the peers are not told", "err", err)
 		t = &conf.Tunnel{Name: o.Name, Dataplane: conf.DataplaneAuto}
 	}
-	p := parts{tunnel: t, dir: d, facts: f, log: o.Log, ending: true, obs: &changeObserver{NewLogObserver(o.Log), o.Change}}
+	p := parts{tunnel: t, dir: d, facts: f, log: o.Log, ending: true, obs: &changeObserver{NewLogObserver(o.Log), o}}
+	p.hooks = newHooks(&p)
+	defer p.hooks.close()
 	derr := p.openDataplane(o.Dataplane)
 	if derr != nil {
 		if nothingInstalled(d) {
-			return d.remove()
+			return p.leave(nil)
 		}
 		return derr
 	}
@@ -143,7 +158,18 @@ func downDead(o *DownOptions, d *dir) error {
 		}
 	}
 	defer p.dp.Close()
-	return undoJournal(&p)
+	p.hooks.preDown()
+	return p.leave(undoJournal(&p))
+}
+
+// leave ends with a tunnel of which nothing is left but its directory, unless err
+// says that there is more.
+func (p *parts) leave(err error) error {
+	if err != nil {
+		return err
+	}
+	p.hooks.postDown()
+	return p.dir.remove()
 }
 
 // nothingInstalled: the loop had not begun to change this host, so no data plane
@@ -179,13 +205,16 @@ func reviveToClose(p parts) (*loop, error) {
 // changeObserver passes changes on and logs the rest.
 type changeObserver struct {
 	Observer
-	change func(string)
+	o *DownOptions
 }
 
 // Change passes a change on.
-func (c *changeObserver) Change(command string) { c.change(command) }
+func (c *changeObserver) Change(command string) { c.o.Change(command) }
 
-// undoJournal removes what the journal names, and the directory.
+// Hook passes on what a hook does.
+func (c *changeObserver) Hook(r HookReport) { c.o.heard(&response{Change: r.Command, Output: r.Line}) }
+
+// undoJournal removes what the journal names.
 func undoJournal(p *parts) error {
 	journal, err := apply.OpenJournal(p.dir.file(fileJournal), p.dp, changes(p.dp, p.obs.Change))
 	if err != nil {
@@ -197,7 +226,7 @@ func undoJournal(p *parts) error {
 	if err != nil {
 		return fmt.Errorf("not all could be removed, `down` may be repeated: %w", err)
 	}
-	return p.dir.remove()
+	return nil
 }
 
 // process is the one that has a tunnel's lock, by a descriptor that stays its

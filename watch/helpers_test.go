@@ -124,6 +124,7 @@ func (r *recorder) add(format string, args ...any) {
 
 func (r *recorder) Report(rep ike.Report) { r.add("%s: %s %v", rep.Peer, rep.Text, rep.Err) }
 func (r *recorder) Change(c string)       { r.add("[#] %s", c) }
+func (r *recorder) Hook(h HookReport)     { r.add("hook %s %s: %s%s", h.Hook, h.Peer, h.Command, h.Line) }
 func (r *recorder) Established(p string) {
 	r.add("%s: established", p)
 	r.mu.Lock()
@@ -233,7 +234,7 @@ func (h *host) tryStart(tunnel *conf.Tunnel) (*running, error) {
 		Tunnel: tunnel, Observer: h.rec, Log: h.log(), Timeout: 10 * time.Second, Foreground: true,
 		Dir: h.root, Dataplane: h.opener,
 	}}
-	if err := u.prepare(); err != nil {
+	if err := u.prepare(context.Background()); err != nil {
 		return nil, err
 	}
 	if err := u.parts.dir.writePID(false); err != nil {

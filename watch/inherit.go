@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"ipsec-quick/watch/hook"
 )
 
 // inheritVariable tells a process which descriptors of a tunnel it was given, as
@@ -25,7 +27,9 @@ type inheritance struct {
 	Control    int            `json:"control"`
 	Handover   int            `json:"handover"`
 	UDP        [slotCount]int `json:"udp"`
-	ESP        []int          `json:"esp"` // of the data plane
+	ESP        []int          `json:"esp"`   // of the data plane
+	Hooks      []int          `json:"hooks"` // to what runs hooks, one or none
+	HooksPID   int            `json:"hooks_pid"`
 }
 
 // all are its descriptors.
@@ -36,6 +40,9 @@ func (h *inheritance) all() []*int {
 	}
 	for i := range h.ESP {
 		list = append(list, &h.ESP[i])
+	}
+	for i := range h.Hooks {
+		list = append(list, &h.Hooks[i])
 	}
 	return list
 }
@@ -128,6 +135,12 @@ func (h *inheritance) take(root, name string) (p parts, err error) {
 	if p.facts, err = p.dir.facts(); err != nil {
 		return p, err
 	}
+	if len(h.Hooks) == 1 {
+		if p.runner, err = hook.Adopt(h.Hooks[0], h.HooksPID); err != nil {
+			return p, err
+		}
+		h.Hooks = nil
+	}
 	p.sockets = &sockets{ports: [2]uint16{p.facts.Port, p.facts.NATPort}}
 	for i := range h.UDP {
 		if h.UDP[i] < 0 {
@@ -166,14 +179,15 @@ func adopt[T, Made any](fd *int, makeOf func(*os.File) (Made, error)) (T, error)
 }
 
 // inherit takes what a program before us left in this process, if one did.
-func (u *upRun) inherit() (bool, error) {
+func (u *upRun) inherit() error {
 	h, err := inherited()
 	if err != nil || h == nil {
-		return false, err
+		return err
 	}
+	u.again = true
 	if u.parts, err = h.take(u.o.Dir, u.o.Tunnel.Name); err != nil {
 		u.parts.drop()
 		u.parts.dir.release()
 	}
-	return true, err
+	return err
 }

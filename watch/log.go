@@ -177,6 +177,18 @@ func (o *logObserver) Report(r ike.Report) {
 // Change logs a change to this host, for those who look closely.
 func (o *logObserver) Change(command string) { o.log.Debug(command) }
 
+// Hook logs that a command begins and what it prints.
+func (o *logObserver) Hook(r HookReport) {
+	switch {
+	case r.Command == "":
+		o.log.Info("output of a hook", "hook", r.Hook, "line", r.Line)
+	case r.Peer == "":
+		o.log.Info("hook", "hook", r.Hook, "command", r.Command)
+	default:
+		o.log.Info("hook", "hook", r.Hook, "peer", r.Peer, "command", r.Command)
+	}
+}
+
 // Established logs that a peer is.
 func (o *logObserver) Established(peer string) { o.log.Info("established", "peer", peer) }
 

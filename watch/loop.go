@@ -34,6 +34,7 @@ type Observer interface {
 	Change(command string) // a change to this host as its iproute2 equivalent
 	Established(peer string)
 	Lost(ike.Lost)
+	Hook(HookReport)
 }
 
 const (
@@ -92,6 +93,10 @@ type loop struct {
 	unsaved     map[string]bool // peers whose state file is older than the core
 	fault       error           // the data plane cannot carry what was negotiated
 	closing     *closing
+	hooks       *hooks     // nil: the tunnel has none
+	hookJobs    []*hookJob // the first one's command runs if one does
+	hookRuns    bool
+	hooksWait   bool // no other one is begun
 	rekeys      []*rekeyWait
 	reloads     sync.Mutex // held by who reloads
 	commands    *[]string  // of a reload: gets the changes to this host
@@ -161,6 +166,9 @@ func (l *loop) run(ctx context.Context, over func() (bool, error)) error {
 	defer timer.Stop()
 	for {
 		l.settle()
+		if l.turnHooks(); len(l.queue) > 0 {
+			continue
+		}
 		if l.closing != nil {
 			if done, err := l.closeStep(); done {
 				return err
@@ -196,6 +204,8 @@ func (l *loop) run(ctx context.Context, over func() (bool, error)) error {
 			l.reconcile()
 		case a := <-l.answers:
 			l.answered(a)
+		case ev, ok := <-l.hookEvents():
+			l.hookHappened(ev, ok)
 		case call := <-l.calls:
 			call()
 		case <-timer.C:
@@ -230,6 +240,9 @@ func (l *loop) tick() {
 		go debug.FreeOSMemory() // what the last minute took, if it was busy
 	}
 	l.refresh(now)
+	if l.closing != nil {
+		l.closing.tell(response{}) // `down` takes silence for a loop that is frozen
+	}
 	l.watchdog.kick(now)
 }
 
@@ -326,6 +339,7 @@ func (l *loop) release() {
 	l.dismissAll(errEnded)
 	close(l.in.stop)
 	l.control.finish()
+	l.hooks.close()
 	l.hand.close()
 	if l.in.esp != nil {
 		l.in.esp.exch.close()

@@ -11,6 +11,7 @@ import (
 	"ipsec-quick/apply"
 	"ipsec-quick/conf"
 	"ipsec-quick/ike"
+	"ipsec-quick/watch/hook"
 )
 
 // parts are what a loop is made of. Whoever makes a loop owns them until open
@@ -22,8 +23,12 @@ type parts struct {
 	dp     apply.Dataplane
 	inward *inward // what it tells besides its events
 
-	// inherited are the descriptors of a data plane of a program before us.
+	hooks *hooks // nil: the tunnel has none
+
+	// inherited are the descriptors of a data plane of a program before us, runner
+	// what ran its hooks.
 	inherited []int
+	runner    *hook.Runner
 
 	sockets  *sockets
 	listener *net.UnixListener
@@ -59,6 +64,7 @@ func (p *parts) drop() {
 	if p.dp != nil {
 		_ = p.dp.Close()
 	}
+	p.hooks.close()
 	for _, fd := range p.inherited {
 		_ = unix.Close(fd)
 	}
@@ -76,7 +82,10 @@ func open(p parts, leftovers bool) (*loop, error) {
 		answers: make(chan answer), calls: make(chan func()),
 		byReqID: map[uint32]*peer{},
 		protect: map[apply.Selector]apply.Policy{}, unsaved: map[string]bool{}, monitors: map[*monitor]bool{},
-		control: newControl(p.listener), ending: p.ending,
+		control: newControl(p.listener), ending: p.ending, hooks: p.hooks,
+	}
+	if l.hooks != nil {
+		l.hooks.report = l.reportHook
 	}
 	p.inward.change = l.changed
 	var err error
@@ -127,6 +136,7 @@ func (l *loop) begin(leftovers bool) error {
 	}
 	l.push(ike.Tick{})
 	l.settle()
+	l.peersChanged() // while nobody was there, perhaps
 	return l.fault
 }
 

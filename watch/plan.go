@@ -33,7 +33,23 @@ func Plan(t *conf.Tunnel) ([]string, error) {
 		}
 		lines = append(lines, more...)
 	}
-	return planDataplane(t, lines), nil
+	return planHooks(t, planDataplane(t, lines)), nil
+}
+
+// planHooks puts the commands of hooks around the rest.
+func planHooks(t *conf.Tunnel, lines []string) []string {
+	if t.Hooks == nil {
+		return lines
+	}
+	of := func(name, when string) (list []string) {
+		if commands := t.Hooks.Commands[name]; len(commands) > 0 {
+			list = append(append(list, "# "+name+when), commands...)
+		}
+		return list
+	}
+	lines = append(of(conf.HookPreUp, ""), lines...)
+	lines = append(lines, of(conf.HookEstablished, ", for each peer that is")...)
+	return append(lines, of(conf.HookPostUp, "")...)
 }
 
 // planDataplane says which data plane it is that does the rest.

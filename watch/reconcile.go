@@ -56,6 +56,9 @@ func (l *loop) catchUp() {
 // reached its hard limit, one that is over a soft limit is due.
 func (l *loop) reconcile() {
 	l.reconcileAt = l.now().Add(reconcileEvery)
+	if l.closing != nil && l.closing.undone {
+		return
+	}
 	sas, err := l.list()
 	if err != nil {
 		l.log.Error("cannot read the data plane's SAs", "err", err)

@@ -49,6 +49,8 @@ func (l *loop) fixed(t *conf.Tunnel) error {
 		return &Fixed{"dataplane"}
 	case !reflect.DeepEqual(t.Interface, l.tunnel.Interface):
 		return &Fixed{"[interface]"}
+	case !reflect.DeepEqual(t.Hooks, l.hooks.file()):
+		return &Fixed{"[hooks]"}
 	}
 	return nil
 }
@@ -106,6 +108,7 @@ func (l *loop) moveTo(t *conf.Tunnel) (*Reloaded, error) {
 	l.push(ike.Reconfigure{Peers: l.corePeers()})
 	l.settle()
 	l.dropStrays()
+	l.peersChanged()
 	for _, c := range done.Peers {
 		l.log.Info("reload", "change", c.String())
 	}
@@ -128,6 +131,7 @@ func (l *loop) replacePeers(t *conf.Tunnel) error {
 		l.tunnel, l.peers, *l.facts = tunnel, peers, before
 		return errors.Join(err, l.restoreGuards(), l.dir.writeFacts(l.facts))
 	}
+	l.hooks.replaced(t)
 	l.knowAddresses()
 	return nil
 }
@@ -265,7 +269,11 @@ func Reload(root, name string, change func(command string)) (*Reloaded, error) {
 	if root == "" {
 		root = RunDir
 	}
-	r, err := ask(newDir(root, name), &request{Verb: verbReload}, reloadTimeout, change)
+	r, err := ask(newDir(root, name), &request{Verb: verbReload}, reloadTimeout, func(r *response) {
+		if r.Change != "" {
+			change(r.Change)
+		}
+	})
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, &NoAnswer{After: reloadTimeout, Peers: []string{name}, Last: errors.New("the loop does not answer")}

@@ -34,7 +34,7 @@ func Restart(root, name string) (*Status, error) {
 	}
 	d := newDir(root, name)
 	handed := false
-	r, err := ask(d, &request{Verb: verbRestart}, restartTimeout, func(string) { handed = true })
+	r, err := ask(d, &request{Verb: verbRestart}, restartTimeout, func(*response) { handed = true })
 	switch {
 	case err == nil:
 		return nil, fmt.Errorf("the loop goes on as it was: %s", r.Error)
@@ -153,6 +153,9 @@ func (l *loop) exec(program string) error {
 			return err
 		}
 		defer dp.Resume()
+	}
+	if err := l.hooks.bequeath(h); err != nil {
+		return err
 	}
 	variable, err := h.variable()
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"time"
 
 	"ipsec-quick/conf"
@@ -51,13 +50,13 @@ func Up(ctx context.Context, o Options) (Result, error) {
 		u.hangup = hangups()
 		defer signal.Stop(u.hangup)
 	}
-	again, err := u.inherit()
+	err := u.inherit()
 	if err == nil {
-		err = u.prepare()
+		err = u.prepare(ctx)
 	}
 	switch {
 	case err != nil:
-	case again:
+	case u.again:
 		u.lookForOthers()
 		err = u.stay(ctx)
 	default:
@@ -70,6 +69,7 @@ func Up(ctx context.Context, o Options) (Result, error) {
 type upRun struct {
 	o         Options
 	parts     parts
+	again     bool // in this process, by a program before us
 	leftovers bool // a loop was here before
 	revived   bool // and the tunnel was up
 	loop      *loop
@@ -87,7 +87,7 @@ type spawned struct {
 
 // prepare makes the loop, of the parts that are there and others. What it made
 // is undone if it fails.
-func (u *upRun) prepare() (err error) {
+func (u *upRun) prepare(ctx context.Context) (err error) {
 	t := u.o.Tunnel
 	p := &u.parts
 	p.tunnel, p.obs, p.log = t, u.o.Observer, u.o.Log
@@ -111,7 +111,11 @@ func (u *upRun) prepare() (err error) {
 	if err = p.dir.writePID(!u.revived); err != nil {
 		return err
 	}
-	if p.facts, err = newFacts(p.dir, t, before); err != nil {
+	if p.facts, err = u.newFacts(before); err != nil {
+		return err
+	}
+	p.hooks = newHooks(p)
+	if err = p.hooks.preUp(ctx); err != nil {
 		return err
 	}
 	if p.sockets == nil {
@@ -139,34 +143,6 @@ func (u *upRun) prepare() (err error) {
 	}
 	u.loop, err = open(*p, u.leftovers)
 	return err
-}
-
-// before is what a loop before us left, if anything.
-func (p *parts) before() (*facts, error) {
-	f, err := p.dir.facts()
-	if err != nil {
-		return nil, nil // nothing, or half written: as if nothing was here
-	}
-	gone, err := elsewhere(f)
-	if err != nil || !gone {
-		return f, err
-	}
-	return nil, p.dir.forget()
-}
-
-// newFacts are those of a tunnel that comes up.
-func newFacts(d *dir, t *conf.Tunnel, before *facts) (*facts, error) {
-	path, err := filepath.Abs(t.Path)
-	if err != nil {
-		return nil, err
-	}
-	f := &facts{Path: path, Netns: networkNamespace(), Port: t.Port, NATPort: t.NATPort}
-	var ids map[string]uint32
-	if before != nil {
-		ids, f.Guards, f.Dataplane = before.ReqIDs, before.Guards, before.Dataplane
-	}
-	f.ReqIDs = chooseReqIDs(t, ids, d.others(""))
-	return f, d.writeFacts(f)
 }
 
 // spawn starts the background process meanwhile.
@@ -206,16 +182,18 @@ func (u *upRun) undo() {
 		_ = p.dir.writePID(false) // the process that is named in it is dead either way
 		return
 	}
+	if u.loop == nil && p.dp == nil && !nothingInstalled(p.dir) {
+		return
+	}
+	p.hooks.preDown()
 	var err error
 	switch {
 	case u.loop != nil:
-		err = u.loop.teardown()
+		err = u.loop.undo()
 	case p.dp != nil:
 		err = undoJournal(p)
-	case nothingInstalled(p.dir):
-		err = p.dir.remove()
 	}
-	if err != nil {
+	if err = p.leave(err); err != nil {
 		u.o.Log.Error("not all could be undone", "err", err)
 	}
 }
@@ -231,6 +209,9 @@ func (u *upRun) negotiate(ctx context.Context) error {
 			u.fail()
 			return u.held
 		}
+		if err := u.postUp(ctx); err != nil {
+			return err
+		}
 		return u.stay(ctx)
 	}
 	err := u.wait(ctx)
@@ -240,10 +221,7 @@ func (u *upRun) negotiate(ctx context.Context) error {
 	switch {
 	case err == nil:
 	case errors.Is(err, errClosed):
-		u.abandon()
-		l.release()
-		u.parts.dir.release()
-		return errors.New("it was taken down meanwhile")
+		return u.closed()
 	case keeps && (errors.As(err, &late) || errors.As(err, &failed)):
 		u.result.Pending = l.pending()
 		if u.o.KeepTrying {
@@ -253,6 +231,9 @@ func (u *upRun) negotiate(ctx context.Context) error {
 		u.fail()
 		return err
 	}
+	if herr := u.postUp(ctx); herr != nil {
+		return herr
+	}
 	u.result.Revived = u.revived
 	if u.o.Foreground {
 		return u.stay(ctx)
@@ -260,6 +241,36 @@ func (u *upRun) negotiate(ctx context.Context) error {
 	if herr := u.handDown(); herr != nil {
 		return herr
 	}
+	return err
+}
+
+// closed ends with a tunnel that `down` has taken down.
+func (u *upRun) closed() error {
+	u.abandon()
+	u.loop.release()
+	u.parts.dir.release()
+	return errors.New("it was taken down meanwhile")
+}
+
+// postUp runs that hook while the loop goes on, and lets no other one begin behind
+// it in this process. If it fails the tunnel is taken down.
+func (u *upRun) postUp(ctx context.Context) error {
+	l := u.loop
+	err := l.hooks.cameUp()
+	if err == nil {
+		over := false
+		l.runHook(conf.HookPostUp, func(failed error) { l.hooksWait, over, err = l.closing == nil, true, failed })
+		err = l.run(ctx, func() (bool, error) { return over, err })
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errClosed):
+		return u.closed()
+	case errors.Is(err, context.Canceled):
+		err = ErrInterrupted
+	}
+	u.fail()
 	return err
 }
 
@@ -315,6 +326,7 @@ func (u *upRun) fail() {
 		}
 		return
 	}
+	l.abortHooks()
 	l.close(nil, nil)
 	if err := l.run(context.Background(), forever); !errors.Is(err, errClosed) {
 		u.o.Log.Error("undo", "err", err)
@@ -333,8 +345,10 @@ func (u *upRun) stay(ctx context.Context) error {
 	l.obs = NewLogObserver(u.o.Log.With("tunnel", l.tunnel.Name))
 	if u.o.Confine {
 		<-u.looked // that needs to see other processes' files
+		l.hooks.spawn(thisProgram())
 		l.confine()
 	}
+	l.hooksWait = false
 	l.tellManager()
 	l.reloadAt(u.hangup)
 	err := l.runOn(ctx)
@@ -378,7 +392,9 @@ func (u *upRun) handDown() error {
 	p := &u.parts
 	derr := p.openDataplane(u.o.Dataplane)
 	if derr == nil {
-		derr = errors.Join(undoJournal(p), p.dp.Close())
+		p.hooks.preDown()
+		derr = p.leave(errors.Join(undoJournal(p), p.dp.Close()))
+		p.hooks.close()
 	}
 	return errors.Join(err, derr)
 }

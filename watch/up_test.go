@@ -20,6 +20,7 @@ import (
 	"ipsec-quick/apply/fake"
 	"ipsec-quick/conf"
 	"ipsec-quick/ike"
+	"ipsec-quick/watch/hook"
 )
 
 // testDirVariable makes the test's program ipsec-quick, with this run directory.
@@ -42,9 +43,6 @@ func TestMain(m *testing.M) {
 
 // testProgram is what of the command line the tests need.
 func testProgram(root string, args []string) error {
-	open := func(o DataplaneOptions) (apply.Dataplane, error) {
-		return newJournalled(filepath.Join(o.Dir, fileJournal)), nil
-	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
@@ -52,17 +50,19 @@ func testProgram(root string, args []string) error {
 	case args[0] == "--version":
 		_, err := fmt.Println("ipsec-quick version test")
 		return err
+	case args[0] == "hooks":
+		return hook.Main()
 	case args[0] == "watch" && IsBackground():
-		return Background(BackgroundOptions{Name: args[1], Dir: root, Dataplane: open})
+		return Background(BackgroundOptions{Name: args[1], Dir: root, Dataplane: openJournalled})
 	case args[0] == "watch":
-		return Watch(ctx, WatchOptions{Name: args[1], Log: log, Dir: root, Dataplane: open})
+		return Watch(ctx, WatchOptions{Name: args[1], Log: log, Dir: root, Dataplane: openJournalled})
 	}
 	t, err := conf.Load(args[1])
 	if err != nil {
 		return err
 	}
 	_, err = Up(ctx, Options{
-		Tunnel: t, Observer: NewLogObserver(log), Log: log, Timeout: 5 * time.Second, Foreground: true, Dir: root, Dataplane: open,
+		Tunnel: t, Observer: NewLogObserver(log), Log: log, Timeout: 5 * time.Second, Foreground: true, Dir: root, Dataplane: openJournalled,
 	})
 	return err
 }
@@ -72,6 +72,11 @@ func testProgram(root string, args []string) error {
 type journalled struct {
 	*fake.Dataplane
 	path string
+}
+
+// openJournalled is what processes of a test open that share a tunnel.
+func openJournalled(o DataplaneOptions) (apply.Dataplane, error) {
+	return newJournalled(filepath.Join(o.Dir, fileJournal)), nil
 }
 
 // newJournalled does not hand out the SPIs that processes before it did.

@@ -40,8 +40,8 @@ func Watch(ctx context.Context, o WatchOptions) error {
 	}}
 	hangup := hangups()
 	defer signal.Stop(hangup)
-	again, err := u.inherit()
-	if err == nil && !again {
+	err := u.inherit()
+	if err == nil && !u.again {
 		u.parts.dir, err = reenter(o.Dir, o.Name)
 	}
 	if err != nil {
@@ -52,11 +52,13 @@ func Watch(ctx context.Context, o WatchOptions) error {
 		u.parts.dir.release()
 		return err
 	}
-	if err := u.prepare(); err != nil {
+	if err := u.prepare(ctx); err != nil {
 		return err
 	}
 	defer u.parts.dir.release()
+	u.loop.hookUp()
 	if o.Confine {
+		u.loop.hooks.spawn(thisProgram())
 		u.loop.confine()
 	}
 	u.loop.tellManager()

@@ -24,6 +24,7 @@ func downCommand() *cli.Command {
 			err = watch.Down(watch.DownOptions{
 				Name:   name,
 				Change: func(command string) { say(c, "[#] %s", command) },
+				Output: func(line string) { say(c, "%s", line) },
 				Log:    logger(c, slog.LevelWarn),
 			})
 			if errors.Is(err, watch.ErrNotUp) {

@@ -17,8 +17,9 @@ import (
 )
 
 func main() {
-	// Whoever reads what `up` says may go away; that must not end it halfway.
-	signal.Ignore(syscall.SIGPIPE)
+	// Whoever reads what `up` says may go away; that must not end it halfway. Caught
+	// and not ignored, because the commands of hooks would inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	// Keys must end neither in a core file nor in a debugger of the same user's.
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // Linux knows it since 2.4
 	// A loop uses a few MiB; with huge pages each of its arenas would take 2 MiB or
@@ -54,7 +55,7 @@ func app(in io.Reader, out, errOut io.Writer) *cli.App {
 		ErrWriter:       errOut,
 		Commands: []*cli.Command{
 			upCommand(), downCommand(), statusCommand(), listCommand(), checkCommand(), reloadCommand(), rekeyCommand(),
-			monitorCommand(), watchCommand(), restartCommand(),
+			monitorCommand(), watchCommand(), hooksCommand(), restartCommand(),
 			importCommand(), exportCommand(),
 			genpskCommand(), genkeyCommand(), pubkeyCommand(),
 			completionCommand(), completeCommand(),

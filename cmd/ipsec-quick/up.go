@@ -165,6 +165,17 @@ func (t *terminal) Change(command string) {
 	}
 }
 
+// Hook prints a command as it begins, and what it prints.
+func (t *terminal) Hook(r watch.HookReport) {
+	switch {
+	case t.quiet:
+	case r.Command != "":
+		t.Change(r.Command)
+	default:
+		fmt.Fprintln(t.out, r.Line)
+	}
+}
+
 // Established prints that a peer is.
 func (t *terminal) Established(peer string) {
 	if !t.quiet {
