@@ -222,6 +222,18 @@ func (e *Endpoint) retire(c *child) {
 	c.RetireAt = e.now.Add(retention)
 }
 
+// part is retire for a Child SA that may carry our packets: they are switched to
+// another one first. If there is none they are dropped, and it goes at once.
+func (e *Endpoint) part(sa *ikeSA, c *child) {
+	if e.carrier(sa.Peer, c) == nil {
+		e.removeChild(sa, c)
+		return
+	}
+	e.release(sa, c)
+	e.unreplace(sa, c)
+	e.retire(c)
+}
+
 // unreplace frees the Child SA that one was to replace which goes instead: it can
 // be rekeyed again.
 func (e *Endpoint) unreplace(sa *ikeSA, gone *child) {

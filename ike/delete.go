@@ -161,7 +161,7 @@ func (e *Endpoint) deletedChildren(sa *ikeSA, spis []uint32) []uint32 {
 			e.report(sa, nil, "the peer deleted the Child SA %08x", c.SPIIn)
 			ps := e.state.Peers[sa.Peer]
 			ps.ChildRetryAt = e.now.Add(ps.evicted(e.now))
-			e.removeChild(sa, c)
+			e.part(sa, c)
 		}
 	}
 	return ours

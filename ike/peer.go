@@ -284,7 +284,11 @@ func (e *Endpoint) elapseSA(sa *ikeSA) {
 	for _, c := range sa.sorted() {
 		switch {
 		case c.State == childRetiring && past(c.RetireAt):
-			e.removeChild(sa, c)
+			if e.state.Peers[sa.Peer].Outbound == c.SPIIn {
+				e.part(sa, c) // what was to take its place never came
+			} else {
+				e.removeChild(sa, c)
+			}
 			e.save(sa.Peer)
 		case past(c.SoftAt):
 			c.SoftAt = time.Time{}

@@ -219,7 +219,7 @@ func (t *childTask) refused(e *Endpoint, sa *ikeSA, old *child, n *wire.Notify) 
 	case n.Kind == wire.NotifyChildSANotFound && old != nil:
 		// The peer lost it, or deletes it right now. Make it anew.
 		if old.ReplacedBy == 0 {
-			e.removeChild(sa, old)
+			e.part(sa, old)
 		}
 	case n.Kind == wire.NotifyNoAdditionalSAs && old != nil:
 		// The peer allows one Child SA only: a new IKE SA makes a new one.

@@ -11,6 +11,7 @@ type dataplane struct {
 	// uses is the outbound SA of each peer's policies. Without one a guard drops
 	// what they cover.
 	uses      map[string]ChildID
+	left      map[ChildID]time.Duration // when packets were led to another SA
 	nextSPI   uint32
 	allocated map[uint32]bool
 }

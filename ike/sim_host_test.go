@@ -51,7 +51,7 @@ func (w *world) addHost(name string, addr netip.Addr, source io.Reader) *simHost
 	h := &simHost{w: w, index: len(w.hosts), name: name, addr: addr, crashIn: -1}
 	h.cfg = Config{Rand: source, NATPort: 4500}
 	h.nextSPI = 0xc0000000 + uint32(h.index)<<16
-	h.allocated, h.uses = map[uint32]bool{}, map[string]ChildID{}
+	h.allocated, h.uses, h.left = map[uint32]bool{}, map[string]ChildID{}, map[ChildID]time.Duration{}
 	h.written, h.saved = map[string]bool{}, map[string][]byte{}
 	w.hosts = append(w.hosts, h)
 	return h
@@ -168,8 +168,12 @@ func (h *simHost) carryOut(a Action) Event {
 		if h.find(h.out, a.Child.OutID()) == nil && !w.pair(h, a.Child.Peer).excused(w.now) {
 			w.fail("%s: switched to an SA %08x that is not there", h.name, a.Child.SPIOut)
 		}
+		if old := h.uses[a.Child.Peer]; old != a.Child.OutID() {
+			h.left[old] = w.now
+		}
 		h.uses[a.Child.Peer] = a.Child.OutID()
 	case RemoveChild:
+		w.checkLeft(h, &a.Child)
 		if h.uses[a.Child.Peer] == a.Child.OutID() {
 			delete(h.uses, a.Child.Peer)
 		}

@@ -79,6 +79,20 @@ func (w *world) lost(h *simHost, a Lost) {
 	p.down = true
 }
 
+// underWay is for how long a packet may have chosen an outbound SA and not have
+// been encrypted with it yet.
+const underWay = time.Second
+
+// checkLeft checks that an outbound SA stays for the packets that had chosen it
+// before ours were led to another.
+func (w *world) checkLeft(h *simHost, c *ChildSA) {
+	at, ok := h.left[c.OutID()]
+	delete(h.left, c.OutID())
+	if p := w.pair(h, c.Peer); ok && w.now < at+underWay && !p.down && h.closing == nil && w.now > p.mayLose {
+		w.fail("%s removes %08x %v after its packets were led to another SA", h.name, c.SPIOut, w.now-at)
+	}
+}
+
 // flows says why a packet from a host would not reach its peer if it was there at
 // once; nil: it would.
 func (w *world) flows(from, to *simHost) error {
@@ -130,10 +144,11 @@ func (w *world) checkStep(h *simHost) {
 }
 
 // isUp reports whether the tunnel of a pair is back: packets pass both ways, and
-// neither end is about to take it down, or has lost an SA that the other may use.
+// neither end is about to take it down or to remove what nobody knows, or has lost
+// an SA that the other may use.
 func (w *world) isUp(p *pair) bool {
 	a, b := p.hosts[0], p.hosts[1]
-	return a.alive && b.alive && a.closing == nil && b.closing == nil &&
+	return a.alive && b.alive && a.closing == nil && b.closing == nil && !a.orphans && !b.orphans &&
 		w.flows(a, b) == nil && w.flows(b, a) == nil && !a.lacks(b) && !b.lacks(a)
 }
 

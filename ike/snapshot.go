@@ -206,8 +206,11 @@ func (e *Endpoint) recoverChild(sa *ikeSA, c *child, present map[ChildID]bool) {
 	switch c.State {
 	case childLive:
 	case childRetiring, childDeleting:
-		if !in {
+		switch {
+		case !in:
 			e.removeChild(sa, c)
+		case c.State == childRetiring:
+			e.retire(c) // only now it is sure that our packets have left it
 		}
 	case childInstalling:
 		if c == sa.making() {
