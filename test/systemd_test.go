@@ -103,6 +103,10 @@ func TestSystemd(t *testing.T) {
 			t.Errorf("no %s in %s", want, metrics)
 		}
 	}
+	entries := s.Run("journalctl", "--no-pager", "--output=cat", "_SYSTEMD_UNIT="+office, "TUNNEL=office", "PEER=other", "PRIORITY=6")
+	if !strings.Contains(entries, "\nother: established") || !strings.Contains(entries, "\nother: IKE_AUTH response") || strings.Contains(entries, "level=") {
+		t.Errorf("the journal has\n%s", entries)
+	}
 
 	// Killed, it is started again, and the tunnel is the same.
 	stream := harness.StartStream(t, a, a.Inner4, b, b.Inner4, soakRate())

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/coreos/go-systemd/v22/journal"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
@@ -28,11 +29,13 @@ func LogLevel() slog.Level {
 	return level
 }
 
-// backgroundLog is where a loop in the background logs: the host's syslog (with
-// systemd, the journal), else a file in its directory.
+// backgroundLog is where a loop in the background logs: systemd's journal, the
+// host's syslog or, where there is neither, a file in its directory.
 func backgroundLog(d *dir) *slog.Logger {
 	var h slog.Handler
-	if w, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_INFO, "ipsec-quick"); err == nil {
+	if journal.Enabled() {
+		h = newJournald(LogLevel())
+	} else if w, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_INFO, "ipsec-quick"); err == nil {
 		h = slog.NewTextHandler(&syslogWriter{w}, &slog.HandlerOptions{Level: LogLevel(), ReplaceAttr: withoutTime})
 	} else {
 		h = slog.NewTextHandler(&cappedFile{path: d.file(fileLog)}, &slog.HandlerOptions{Level: LogLevel()})

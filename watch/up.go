@@ -342,7 +342,7 @@ func (u *upRun) stay(ctx context.Context) error {
 	if err := u.parts.dir.writePID(false); err != nil {
 		u.o.Log.Error("pid file", "err", err)
 	}
-	l.obs = NewLogObserver(u.o.Log.With("tunnel", l.tunnel.Name))
+	l.obs = NewLogObserver(u.o.Log)
 	if u.o.Confine {
 		<-u.looked // that needs to see other processes' files
 		l.hooks.spawn(thisProgram())

@@ -35,7 +35,7 @@ func Watch(ctx context.Context, o WatchOptions) error {
 		o.Dataplane = OpenDataplane
 	}
 	u := &upRun{o: Options{
-		Tunnel: &conf.Tunnel{Name: o.Name}, Observer: NewLogObserver(o.Log.With("tunnel", o.Name)), Log: o.Log,
+		Tunnel: &conf.Tunnel{Name: o.Name}, Observer: NewLogObserver(o.Log), Log: o.Log,
 		Foreground: true, Dir: o.Dir, Dataplane: o.Dataplane,
 	}}
 	hangup := hangups()
@@ -97,7 +97,7 @@ func Revive(ctx context.Context, o WatchOptions) (Result, error) {
 		return Result{}, err
 	}
 	return Up(ctx, Options{
-		Tunnel: t, Observer: NewLogObserver(o.Log.With("tunnel", o.Name)), Log: o.Log, KeepTrying: true,
+		Tunnel: t, Observer: NewLogObserver(o.Log), Log: o.Log, KeepTrying: true,
 		Dir: o.Dir, Dataplane: o.Dataplane, Program: o.Program,
 	})
 }

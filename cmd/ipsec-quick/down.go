@@ -25,7 +25,7 @@ func downCommand() *cli.Command {
 				Name:   name,
 				Change: func(command string) { say(c, "[#] %s", command) },
 				Output: func(line string) { say(c, "%s", line) },
-				Log:    logger(c, slog.LevelWarn),
+				Log:    logger(c, name, slog.LevelWarn),
 			})
 			if errors.Is(err, watch.ErrNotUp) {
 				say(c, "%s is not up; nothing was changed", name)

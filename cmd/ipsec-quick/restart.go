@@ -38,7 +38,7 @@ func restartCommand() *cli.Command {
 func revive(c *cli.Context, name string) error {
 	ctx, cancel := untilSignal()
 	defer cancel()
-	result, err := watch.Revive(ctx, watch.WatchOptions{Name: name, Log: logger(c, slog.LevelWarn)})
+	result, err := watch.Revive(ctx, watch.WatchOptions{Name: name, Log: logger(c, name, slog.LevelWarn)})
 	if err != nil {
 		return notUp(name, err)
 	}

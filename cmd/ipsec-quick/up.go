@@ -73,7 +73,7 @@ func up(c *cli.Context) error {
 	result, err := watch.Up(ctx, watch.Options{
 		Tunnel:     t,
 		Observer:   &terminal{out: c.App.ErrWriter, quiet: c.Bool("quiet")},
-		Log:        logger(c, level),
+		Log:        logger(c, name, level),
 		Timeout:    c.Duration("timeout"),
 		KeepTrying: c.Bool("keep-trying"),
 		Foreground: c.Bool("foreground"),
@@ -124,13 +124,17 @@ func untilEnd() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 }
 
-// logger is for what is no part of a command's usual output; the environment may
-// ask for another level than the usual one.
-func logger(c *cli.Context, level slog.Level) *slog.Logger {
+// logger is for what is no part of a command's usual output: the journal if that
+// is where stderr goes, else text. The environment may ask for another level than
+// the usual one.
+func logger(c *cli.Context, tunnel string, level slog.Level) *slog.Logger {
 	if os.Getenv(watch.LogVariable) != "" {
 		level = watch.LogLevel()
 	}
-	return slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level}))
+	if log := watch.StderrLog(level); log != nil && c.App.ErrWriter == os.Stderr {
+		return log.With("tunnel", tunnel)
+	}
+	return slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level})).With("tunnel", tunnel)
 }
 
 // terminal prints a line for each exchange, and each change to this host, in

@@ -24,7 +24,7 @@ func watchCommand() *cli.Command {
 			}
 			ctx, cancel := untilEnd()
 			defer cancel()
-			err = watch.Watch(ctx, watch.WatchOptions{Name: name, Log: logger(c, slog.LevelInfo), Confine: true})
+			err = watch.Watch(ctx, watch.WatchOptions{Name: name, Log: logger(c, name, slog.LevelInfo), Confine: true})
 			var running *watch.Running
 			switch {
 			case errors.As(err, &running):
