@@ -92,7 +92,7 @@ func TestImportRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, out, errOut = invoke("", "import", source)
-	if code != exitOK || !strings.Contains(out, "psk_file = \"new.psk\"") || !strings.Contains(errOut, "ipsec.secrets: this file was not read") {
+	if code != exitOK || !strings.Contains(out, "psk_file = \"198.51.100.7.psk\"") || !strings.Contains(errOut, "ipsec.secrets: this file was not read") {
 		t.Errorf("exit status %d, %q, %q", code, out, errOut)
 	}
 	if code, _, errOut := invoke("", "import", filepath.Join(folder, "none")); code != exitOther || !strings.Contains(errOut, "no such file") {

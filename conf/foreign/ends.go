@@ -68,6 +68,14 @@ func isAny(s string) bool {
 	return false
 }
 
+// isRange says whether this is a range of addresses.
+func isRange(s string) bool {
+	from, to, _ := strings.Cut(s, "-")
+	_, err1 := netip.ParseAddr(from)
+	_, err2 := netip.ParseAddr(to)
+	return err1 == nil && err2 == nil
+}
+
 // address takes the first of a list of addresses; empty for any.
 func (im *importer) address(at place, key, value string, ours bool) string {
 	list := commas(value)
@@ -80,7 +88,7 @@ func (im *importer) address(at place, key, value string, ours bool) string {
 	one := list[0]
 	_, err := netip.ParseAddr(one)
 	switch {
-	case strings.HasPrefix(one, "%") || strings.ContainsAny(one, "/") || err != nil && strings.Count(one, ".") >= 6 && strings.Contains(one, "-"):
+	case strings.HasPrefix(one, "%") || strings.Contains(one, "/") || isRange(one):
 		im.remark(at, key, "%s is no single address; any is what it became", one)
 		return ""
 	case err != nil && ours:
@@ -272,8 +280,9 @@ func (im *importer) selector(list []string, at place, key, ts string) []string {
 		}
 	}
 	if err != nil {
-		im.remark(at, key, "%v; it was left out", err)
-		return list
+		// Without it its traffic would go its way in clear.
+		im.remark(at, key, "%v; it stands there as it is, for you to change", err)
+		return appendNew(list, []string{ts})
 	}
 	return appendNew(list, []string{parsed.String()})
 }

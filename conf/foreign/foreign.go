@@ -178,9 +178,9 @@ func recognise(text string) (from string, sections bool) {
 }
 
 // convert makes a tunnel of a connection, unless another one is asked for. Its
-// remarks are its own until it is known to be in the tunnel file; make returns
-// nil for a connection that cannot be there at all, and has said why.
-func (im *importer) convert(list []*tunnel, name string, at place, make func(*tunnel) bool) []*tunnel {
+// remarks are its own until it is known to be in the tunnel file. fill says whether
+// it can be there at all, and has told why not.
+func (im *importer) convert(list []*tunnel, name string, at place, fill func(*tunnel) bool) []*tunnel {
 	im.names = append(im.names, name)
 	if im.Conn != "" && im.Conn != name {
 		return list
@@ -188,7 +188,7 @@ func (im *importer) convert(list []*tunnel, name string, at place, make func(*tu
 	before := im.remarks
 	im.remarks = nil
 	t := &tunnel{name: name, at: at}
-	if !make(t) {
+	if !fill(t) {
 		im.remarks = append(before, im.remarks...)
 		return list
 	}
@@ -208,22 +208,20 @@ func (im *importer) unite(name string, list []*tunnel) (*tunnel, error) {
 	first := list[0]
 	im.remarks = append(im.remarks, first.remarks...)
 	for _, t := range list[1:] {
-		if at := slices.IndexFunc(first.peers, func(p peer) bool { return p.same(t.peers[0]) }); at >= 0 && first.apart(t) == "" {
-			with := &first.peers[at]
-			if with.join(t.peers[0]) {
-				im.remark(t.at, t.name, "a peer has one Child SA here: these selectors are in that of %s, and the other end needs one connection with all of them too", with.name)
-			} else {
-				im.remark(t.at, t.name, "not in this tunnel file: its peer is that of %s, a peer has one Child SA here, and these selectors or settings do not fit into it", with.name)
-			}
-			continue
-		}
-		if why := first.apart(t); why != "" {
+		why, p := first.apart(t), t.peers[0]
+		at := slices.IndexFunc(first.peers, p.same)
+		switch {
+		case why != "":
 			im.remark(t.at, t.name, "not in this tunnel file, for it has %s %s; import it into a file of its own with --conn %s", why, first.peers[0].name, t.name)
-			continue
-		}
-		first.peers = append(first.peers, t.peers...)
-		for _, r := range t.remarks {
-			im.remark(place{r.File, r.Line}, r.Key, "%s", r.Message)
+		case at < 0:
+			first.peers = append(first.peers, p)
+			for _, r := range t.remarks {
+				im.remark(place{r.File, r.Line}, r.Key, "%s", r.Message)
+			}
+		case first.peers[at].join(p):
+			im.remark(t.at, t.name, "a peer has one Child SA here: these selectors are in that of %s, and the other end needs one connection with all of them too", first.peers[at].name)
+		default:
+			im.remark(t.at, t.name, "not in this tunnel file: its peer is that of %s, a peer has one Child SA here, and these selectors or settings do not fit into it", first.peers[at].name)
 		}
 	}
 	return first, nil

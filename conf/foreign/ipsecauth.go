@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// sideID is the identity of a side.
+// sideID is the identity of a side; empty for none and for any.
 func (e *ends) sideID(b block, side string, libreswan bool) string {
 	key := side + "id"
 	v, at := b.get(key)
@@ -13,10 +13,7 @@ func (e *ends) sideID(b block, side string, libreswan bool) string {
 	name, bracketed := strings.CutPrefix(v, "@[")
 	_, notAddr := netip.ParseAddr(v)
 	switch {
-	case v == "" || v == "%none" || v == "%null":
-		return ""
-	case strings.HasPrefix(v, "%any"):
-		e.anyID(at, b.path+key)
+	case v == "" || v == "%none" || v == "%null" || strings.HasPrefix(v, "%any"):
 		return ""
 	case v == "%fromcert":
 		e.remark(at, b.path+key, "%s", noCertificates)
@@ -66,9 +63,6 @@ func (e *ends) ipsecAuth(b block, ours, theirs string) {
 		e.ownKey(at, b.path+key, "our private key")
 	} else if signs(one) && !e.psk && !signs(two) {
 		e.remark(at, b.path+key, "%s", noCertificates)
-	}
-	for _, k := range []string{"rsasigkey", "pubkey", "ecdsakey", "eddsakey", "sigkey"} {
-		b.get(ours + k) // which the private key says too
 	}
 	e.findPSK(at, b.path+key, isPSK(one) == isPSK(two))
 }

@@ -20,6 +20,9 @@ func (im *importer) ipsecConn(t *tunnel, s *stanza, secrets []secret, libreswan 
 	e.addresses(b, ours, theirs, ours+"ikeport", theirs+"ikeport")
 	e.ourID = e.sideID(b, ours, libreswan)
 	e.theirID = e.sideID(b, theirs, libreswan)
+	if v, at := b.get(theirs + "id"); strings.HasPrefix(v, "%any") {
+		e.anyID(at, b.path+theirs+"id")
+	}
 	e.ipsecAuth(b, ours, theirs)
 	e.peer.local = e.sideTS(b, ours)
 	e.peer.remote = e.sideTS(b, theirs)
@@ -101,11 +104,9 @@ func (e *ends) virtualIP(b block, ours, theirs string, libreswan bool) {
 			e.remark(at, b.path+key, "the source address of our own packets is the kernel's choice; give this one to [interface] addresses")
 		}
 	}
-	key = theirs + "sourceip"
+	key = theirs + "sourceip" // with libreswan the peer's own business
 	if v, at := b.get(key); v != "" && !libreswan {
 		e.remark(at, b.path+key, "%s", noPool)
-	} else if v != "" {
-		b.get(key) // the peer's own business
 	}
 }
 

@@ -276,7 +276,7 @@ func (im *importer) merge(s, from *section, depth int) error {
 			own = &section{name: b.name, at: b.at}
 			s.sections = append(s.sections, own)
 		}
-		own.parents = append(own.parents, b.parents...)
+		own.parents = appendNew(own.parents, b.parents)
 		if err := im.merge(own, b, depth+1); err != nil {
 			return err
 		}
