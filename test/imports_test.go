@@ -35,6 +35,7 @@ var imports = []struct {
 	{"conf/foreign", []string{"conf", "ike/wire", "ike/suite", "ike/auth"}},
 	{"apply", nil},
 	{"apply/userspace", []string{"apply", "apply/userspace/..."}},
+	{"apply/userspace/esp", []string{"apply", "apply/userspace/packet", "apply/userspace/offload", "apply/userspace/esp/gcm"}},
 	{"apply/userspace/...", []string{"apply", "apply/userspace/packet", "apply/userspace/offload"}},
 	{"apply/...", []string{"apply"}},
 	{"watch/...", []string{"conf", "ike/...", "apply/...", "watch/..."}},
