@@ -42,7 +42,7 @@ func (l *loop) carryOut(a ike.Action) {
 		l.offer(a.Claim)
 	case ike.Established:
 		if p := l.peers[a.Peer]; p != nil {
-			p.up, p.lastErr = true, nil
+			p.up, p.lastErr, p.tried = true, nil, nil
 			l.peerChanged(a.Peer)
 		}
 		l.obs.Established(a.Peer)

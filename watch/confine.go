@@ -96,13 +96,30 @@ func restrictFiles(root, path string, t *conf.Tunnel) (abi int, err error) {
 var libraries = []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64"}
 
 // resolverFolder is where resolv.conf lies: with most of those who write it not
-// in /etc itself.
+// in /etc itself. What it points to may not be there yet, nor its folder; then it
+// is the one above.
 func resolverFolder() string {
-	path, err := filepath.EvalSymlinks("/etc/resolv.conf")
-	if err != nil {
-		return "/etc"
+	path := "/etc/resolv.conf"
+	for range 8 { // more links than anybody has
+		to, err := os.Readlink(path)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(path), to)
+		}
+		path = to
 	}
-	return filepath.Dir(path)
+	folder := filepath.Dir(path)
+	for {
+		if folder == "/" {
+			return "/etc"
+		}
+		if there, err := filepath.EvalSymlinks(folder); err == nil {
+			return there
+		}
+		folder = filepath.Dir(folder)
+	}
 }
 
 // dropCapabilities leaves those to keep; execve gives none back.

@@ -72,9 +72,10 @@ type loop struct {
 	now     func() time.Time // see clock.go
 	clock   *clockSteps      // nil: there is no such thing here
 
-	in      inbox
-	answers chan answer // from the resolver
-	calls   chan func() // from other goroutines, to run in the loop's
+	in       inbox
+	resolver resolver
+	answers  chan answer // from the resolver
+	calls    chan func() // from other goroutines, to run in the loop's
 
 	peers   map[string]*peer
 	byReqID map[uint32]*peer
@@ -110,7 +111,7 @@ type peer struct {
 	conf      *conf.Peer
 	reqID     uint32
 	addresses []netip.Addr // of the endpoint; empty: not known
-	attempt   int          // how many of them were tried
+	tried     []netip.Addr // of those, since the peer was reached or all were tried
 	looking   bool         // a lookup is under way
 	wanted    bool         // the core waits for it
 	refreshAt time.Time

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -27,27 +31,96 @@ func TestNamedEndpoint(t *testing.T) {
 	eventually(t, "established", func() bool { return ha.established("left") })
 }
 
+// TestAddressesInTurn: each address is tried before any is again, in whatever order
+// the name servers give them.
 func TestAddressesInTurn(t *testing.T) {
 	a, _ := sites(t)
 	h := newHost(t)
 	r := h.start(loadTunnel(t, a.name, strings.Replace(a.text(), `name = "other"`, "name = \"other\"\nstart = \"on-demand\"", 1)))
 	if !r.call(func() {
 		p := r.peers["other"]
-		p.conf.Endpoint.Host, p.conf.Endpoint.Addr = "two.example", p.remote
-		p.addresses = append(p.addresses, p.remote.Next())
-		p.attempt = 0
-		want := []string{"127.0.0.2", "127.0.0.3", "127.0.0.2"}
-		for _, w := range want {
+		p.conf.Endpoint.Host, p.conf.Endpoint.Addr = "two.example", netip.Addr{}
+		two, three := netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("127.0.0.3")
+		next := func(found ...netip.Addr) string {
+			t.Helper()
 			r.queue = nil
-			r.initiate(p, nil)
-			ev, ok := r.queue[0].(ike.Initiate)
-			if !ok || ev.Err != nil || ev.Remote.Addr().String() != w || ev.Local.Addr().String() != "127.0.0.1" {
-				t.Errorf("%+v, want %s", r.queue, w)
+			p.wanted = true
+			r.answered(answer{"other", "two.example", found, nil})
+			ev, ok := r.queue[len(r.queue)-1].(ike.Initiate)
+			if !ok || ev.Err != nil || ev.Local.Addr().String() != "127.0.0.1" || ev.Others != (len(found) > 1) {
+				t.Errorf("%+v", r.queue)
 			}
+			return ev.Remote.Addr().String()
+		}
+		var tried []string
+		for _, found := range [][]netip.Addr{{two, three}, {two, three}, {three, two}, {two, three}, {two}, {two}} {
+			tried = append(tried, next(found...))
+		}
+		if want := []string{"127.0.0.2", "127.0.0.3", "127.0.0.3", "127.0.0.2", "127.0.0.2", "127.0.0.2"}; !slices.Equal(tried, want) {
+			t.Errorf("tried %v", tried)
+		}
+		// What is known from before does while there are no name servers.
+		r.queue, p.wanted = nil, true
+		r.answered(answer{"other", "two.example", nil, errors.New("no name servers")})
+		if ev, ok := r.queue[0].(ike.Initiate); !ok || ev.Err != nil || ev.Remote.Addr() != two {
+			t.Errorf("%+v", r.queue)
+		}
+		r.queue, p.wanted, p.addresses = nil, true, nil
+		r.answered(answer{"other", "two.example", nil, errors.New("no name servers")})
+		if ev, ok := r.queue[0].(ike.Initiate); !ok || ev.Err == nil {
+			t.Errorf("%+v", r.queue)
 		}
 		r.queue = nil
 	}) {
 		t.Fatal("the loop has ended")
+	}
+}
+
+// TestNameNotThere: without name servers it is tried again, and a name that does
+// not exist is an error at once unless it was told to keep trying.
+func TestNameNotThere(t *testing.T) {
+	a, b := sites(t)
+	hb := newHost(t)
+	hb.start(loadTunnel(t, b.name, b.text()))
+	text := strings.Replace(a.text(), fmt.Sprintf("127.0.0.2:%d", b.port), fmt.Sprintf("gw.example:%d", b.port), 1)
+	none := &net.DNSError{Err: "no such host", Name: "gw.example", IsNotFound: true}
+	for _, keepTrying := range []bool{false, true} {
+		h := newHost(t)
+		o := h.upOptions(loadTunnel(t, a.name, text))
+		o.KeepTrying, o.Foreground = keepTrying, true
+		var asked atomic.Int32
+		o.resolver = func(context.Context, string) ([]netip.Addr, error) {
+			switch asked.Add(1) {
+			case 1:
+				return nil, errors.New("no name servers yet")
+			case 2:
+				return nil, none
+			}
+			return []netip.Addr{netip.MustParseAddr("127.0.0.2")}, nil
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() {
+			_, err := Up(ctx, o)
+			ended <- err
+		}()
+		if !keepTrying {
+			var dns *net.DNSError
+			if err := <-ended; !errors.As(err, &dns) || asked.Load() != 2 {
+				t.Errorf("%v after %d look-ups", err, asked.Load())
+			}
+			h.clean()
+			cancel()
+			continue
+		}
+		eventually(t, "established", func() bool {
+			s, err := Get(h.root, "left", h.opener)
+			return err == nil && s.Peers[0].State == "established"
+		})
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 	}
 }
 

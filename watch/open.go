@@ -33,6 +33,7 @@ type parts struct {
 	sockets  *sockets
 	listener *net.UnixListener
 	handover *net.UnixConn
+	resolver resolver // nil: the host's name servers
 	obs      Observer
 	log      *slog.Logger
 	ending   bool // the loop is only to be closed: it begins nothing
@@ -76,7 +77,7 @@ func (p *parts) drop() {
 // same whether it died or was stopped a millisecond ago.
 func open(p parts, leftovers bool) (*loop, error) {
 	l := &loop{
-		tunnel: p.tunnel, dir: p.dir, facts: p.facts, dp: p.dp, inward: p.inward, sockets: p.sockets,
+		tunnel: p.tunnel, dir: p.dir, facts: p.facts, dp: p.dp, inward: p.inward, sockets: p.sockets, resolver: p.resolver,
 		obs: p.obs, log: p.log, now: bootTime,
 		in:      newInbox(),
 		answers: make(chan answer), calls: make(chan func()),
@@ -86,6 +87,9 @@ func open(p parts, leftovers bool) (*loop, error) {
 	}
 	if l.hooks != nil {
 		l.hooks.report = l.reportHook
+	}
+	if l.resolver == nil {
+		l.resolver = l.resolvePastPolicies
 	}
 	p.inward.change = l.changed
 	var err error

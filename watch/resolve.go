@@ -29,6 +29,9 @@ const (
 	refreshFailed = 20 * time.Second
 )
 
+// A resolver finds the addresses of a name.
+type resolver func(ctx context.Context, host string) ([]netip.Addr, error)
+
 // answer is what a lookup found.
 type answer struct {
 	peer      string
@@ -44,12 +47,11 @@ func (l *loop) lookup(p *peer) {
 		return
 	}
 	p.looking = true
-	host, name := p.conf.Endpoint.Host, p.conf.Name
+	host, name, resolver := p.conf.Endpoint.Host, p.conf.Name, l.resolver
 	go func() {
 		ctx, cancel := context.WithTimeout(l.ctx, resolveTimeout)
 		defer cancel()
-		resolver := net.Resolver{PreferGo: true, Dial: l.dialPastPolicies}
-		addresses, err := resolver.LookupNetIP(ctx, "ip", host)
+		addresses, err := resolver(ctx, host)
 		for i := range addresses {
 			addresses[i] = addresses[i].Unmap()
 		}
@@ -58,6 +60,12 @@ func (l *loop) lookup(p *peer) {
 		case <-l.ctx.Done():
 		}
 	}()
+}
+
+// resolvePastPolicies asks the host's name servers.
+func (l *loop) resolvePastPolicies(ctx context.Context, host string) ([]netip.Addr, error) {
+	r := net.Resolver{PreferGo: true, Dial: l.dialPastPolicies}
+	return r.LookupNetIP(ctx, "ip", host)
 }
 
 // dialPastPolicies is how the resolver reaches its servers: our guards may cover
@@ -84,20 +92,21 @@ func (l *loop) answered(a answer) {
 	if a.err != nil {
 		p.refreshAt = l.now().Add(refreshFailed)
 		l.log.Warn("cannot resolve the peer's name", "peer", a.peer, "name", p.conf.Endpoint.Host, "err", a.err)
+	} else if usable := usable(a.addresses, p.conf); len(usable) == 0 {
+		a.err = fmt.Errorf("%s has no address of the family of local.address %v", p.conf.Endpoint.Host, p.conf.Address)
 	} else {
-		p.addresses = usable(a.addresses, p.conf)
-		if len(p.addresses) == 0 {
-			a.err = fmt.Errorf("%s has no address of the family of local.address %v", p.conf.Endpoint.Host, p.conf.Address)
-		} else {
-			l.knowAddresses()
-			l.push(ike.PeerAddresses{Peer: a.peer, Addresses: slices.Clone(p.addresses)})
-			if !p.up && !slices.Contains(p.addresses, p.remote) {
-				l.locate(p, p.addresses[0])
-			}
+		p.addresses = usable
+		l.knowAddresses()
+		l.push(ike.PeerAddresses{Peer: a.peer, Addresses: slices.Clone(p.addresses)})
+		if !p.up && !slices.Contains(p.addresses, p.remote) {
+			l.locate(p, p.addresses[0])
 		}
 	}
 	if p.wanted {
 		p.wanted = false
+		if len(p.addresses) > 0 {
+			a.err = nil // those that are known from before may do
+		}
 		l.initiate(p, a.err)
 	}
 }
@@ -142,20 +151,34 @@ func (l *loop) resolve(name string) {
 }
 
 // initiate tells the core between which addresses to try: on each attempt the
-// next of the peer's.
+// next of the peer's that there is a route to.
 func (l *loop) initiate(p *peer, err error) {
-	ev := ike.Initiate{Peer: p.conf.Name, Err: err}
-	if err == nil {
-		remote := p.addresses[p.attempt%len(p.addresses)]
-		p.attempt++
+	ev := ike.Initiate{Peer: p.conf.Name, Others: len(p.addresses) > 1, Err: err}
+	for range p.addresses {
+		if err != nil {
+			break
+		}
+		remote := p.next()
 		var local netip.Addr
 		if local, ev.Err = l.localFor(p, remote); ev.Err == nil {
 			ev.Local = netip.AddrPortFrom(local, l.tunnel.Port)
 			ev.Remote = netip.AddrPortFrom(remote, p.conf.Endpoint.Port)
 			l.moved(p, local, remote)
+			break
 		}
 	}
 	l.push(ev)
+}
+
+// next is the peer's address to try now: the first that was not tried since all
+// were. Name servers give them in any order, and may give others each time.
+func (p *peer) next() netip.Addr {
+	i := slices.IndexFunc(p.addresses, func(a netip.Addr) bool { return !slices.Contains(p.tried, a) })
+	if i < 0 {
+		i, p.tried = 0, nil
+	}
+	p.tried = append(p.tried, p.addresses[i])
+	return p.addresses[i]
 }
 
 // localFor is the address that we speak to a peer from.

@@ -26,6 +26,8 @@ type Options struct {
 	Dir       string          // empty: RunDir
 	Dataplane DataplaneOpener // nil: OpenDataplane
 	Program   string          // to run in the background as `watch NAME`; empty: this one
+
+	resolver resolver // nil: the host's name servers
 }
 
 // Result is what Up did.
@@ -90,7 +92,7 @@ type spawned struct {
 func (u *upRun) prepare(ctx context.Context) (err error) {
 	t := u.o.Tunnel
 	p := &u.parts
-	p.tunnel, p.obs, p.log = t, u.o.Observer, u.o.Log
+	p.tunnel, p.obs, p.log, p.resolver = t, u.o.Observer, u.o.Log, u.o.resolver
 	if p.dir == nil {
 		if p.dir, err = enter(u.o.Dir, t.Name); err != nil {
 			return err
