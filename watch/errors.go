@@ -3,8 +3,11 @@ package watch
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
+
+	"ipsec-quick/ike"
 )
 
 // Running: the tunnel is up, or another process is bringing it up.
@@ -96,4 +99,11 @@ type Conflict struct{ Tunnel, Selector string }
 // Error names both.
 func (e *Conflict) Error() string {
 	return fmt.Sprintf("the tunnel %s covers %s already: take it down, or give one of the two other selectors", e.Tunnel, e.Selector)
+}
+
+// decisive reports whether trying again would end the same way.
+func decisive(err error) bool {
+	var local *ike.LocalError
+	var dns *net.DNSError
+	return ike.Refused(err) || errors.As(err, &local) || errors.As(err, &dns) && dns.IsNotFound
 }

@@ -16,6 +16,7 @@ type facts struct {
 	NATPort   uint16            `json:"nat_port"`
 	ReqIDs    map[string]uint32 `json:"reqids"` // by peer
 	Guards    []string          `json:"guards"` // selectors of the guard policies
+	IDs       []string          `json:"ids"`    // who we are to our peers, see idText
 	Hooks     *hookFacts        `json:"hooks,omitempty"`
 }
 
@@ -39,7 +40,7 @@ func (u *upRun) newFacts(before *facts) (*facts, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &facts{Path: path, Netns: networkNamespace(), Port: t.Port, NATPort: t.NATPort}
+	f := &facts{Path: path, Netns: networkNamespace(), Port: t.Port, NATPort: t.NATPort, IDs: ownIDs(t)}
 	var ids map[string]uint32
 	if before != nil {
 		ids, f.Guards, f.Dataplane, f.Hooks = before.ReqIDs, before.Guards, before.Dataplane, before.Hooks

@@ -5,9 +5,12 @@ import (
 	"encoding/gob"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
+	"ipsec-quick/conf"
 	"ipsec-quick/ike"
 	"ipsec-quick/ike/wire"
 )
@@ -23,7 +26,7 @@ const (
 )
 
 // offer passes what none of our peers answers to on to the other tunnels, one
-// after the other. What was offered to us is not passed on: the other loop asks
+// after the other, first to those that it is meant for. What was offered to us is not passed on: the other loop asks
 // them itself.
 func (l *loop) offer(c ike.Claim) {
 	others := l.dir.others(l.facts.Netns)
@@ -42,7 +45,7 @@ func (l *loop) offer(c ike.Claim) {
 	go func() {
 		defer l.offers.Add(-1)
 		adopted := false
-		for name := range others {
+		for _, name := range inTurn(c, others) {
 			r, err := ask(newDir(l.dir.root, name), &request{Verb: verbOffer, Claim: message.Bytes()}, offerTimeout, nil)
 			// One that does not answer may have adopted it all the same: then the
 			// peer must not hear from us that it is refused.
@@ -53,6 +56,47 @@ func (l *loop) offer(c ike.Claim) {
 		clear(message.Bytes()) // keys of the half-open IKE SA
 		l.call(func() { l.claimed(c, spi, adopted) })
 	}()
+}
+
+// inTurn are the tunnels in the order in which they are asked: those first that an
+// IKE_AUTH request names (IDr, RFC 7296, Section 2.15), as most initiators do. With
+// hundreds of tunnels on a host it would take long to find the one otherwise.
+func inTurn(c ike.Claim, others map[string]*facts) []string {
+	names := slices.Sorted(maps.Keys(others))
+	payloads, err := wire.ParsePayloads(c.First, c.Request)
+	if len(c.SA) == 0 || err != nil {
+		return names
+	}
+	wanted := map[string]bool{}
+	for _, p := range payloads {
+		if id, ok := p.(wire.ID); ok && id.Responder {
+			named := conf.ID{Kind: id.Kind, Data: id.Data}
+			wanted[idText(named)] = true
+			if named.Equal(conf.IDOf(c.Datagram.Local.Addr())) {
+				wanted[idText(conf.ID{})] = true
+			}
+		}
+	}
+	var first, rest []string
+	for _, name := range names {
+		if slices.ContainsFunc(others[name].IDs, func(id string) bool { return wanted[id] }) {
+			first = append(first, name)
+		} else {
+			rest = append(rest, name)
+		}
+	}
+	return append(first, rest...)
+}
+
+// ownIDs are the identities that a tunnel has towards its peers.
+func ownIDs(t *conf.Tunnel) []string {
+	var ids []string
+	for i := range t.Peers {
+		if id := idText(t.Peers[i].LocalID); !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // claimed tells the core what came of a half-open IKE SA.

@@ -3,11 +3,13 @@ package watch
 import (
 	"bufio"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // udpInodes are the sockets of this network namespace that are bound to a local
@@ -56,11 +58,11 @@ func socketsOf(pid int) []uint64 {
 	return inodes
 }
 
-// holder looks for a process that has one of the sockets open.
-func holder(inodes []uint64) (pid int, name string) {
+// holder looks for a process that has one of the sockets open, and returns which.
+func holder(inodes []uint64) (pid int, inode uint64) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return 0, ""
+		return 0, 0
 	}
 	for _, e := range entries {
 		n, err := strconv.Atoi(e.Name())
@@ -69,11 +71,11 @@ func holder(inodes []uint64) (pid int, name string) {
 		}
 		for _, inode := range socketsOf(n) {
 			if slices.Contains(inodes, inode) {
-				return n, processName(n)
+				return n, inode
 			}
 		}
 	}
-	return 0, ""
+	return 0, 0
 }
 
 // processName is the program of a process: its command's file name, or what the
@@ -91,30 +93,40 @@ func processName(pid int) string {
 
 // portHeld is the error for a port that cannot be bound.
 func portHeld(port uint16) *PortHeld {
-	pid, name := holder(udpInodes(port))
-	return &PortHeld{Port: port, PID: pid, Name: name}
+	held := &PortHeld{Port: port}
+	if pid, _ := holder(udpInodes(port)); pid != 0 {
+		held.PID, held.Name = pid, processName(pid)
+	}
+	return held
 }
 
 // foreignHolder looks whether a port that we could bind, because SO_REUSEPORT
 // allows it, is shared with a program that is not ours: it would take a part of
-// our datagrams. ours are the processes whose sockets are welcome there.
-func foreignHolder(port uint16, ours []int) *PortHeld {
-	inodes := udpInodes(port)
-	for _, pid := range ours {
-		if len(inodes) == 0 {
+// our datagrams. ours are the processes whose sockets are welcome there, asked for
+// when the sockets are known: tunnels come up at any time.
+func foreignHolder(ports []uint16, ours func() []int) *PortHeld {
+	foreign := map[uint64]uint16{} // the port, by inode
+	for _, port := range ports {
+		for _, inode := range udpInodes(port) {
+			foreign[inode] = port
+		}
+	}
+	for _, pid := range ours() {
+		if len(foreign) == 0 {
 			return nil
 		}
-		mine := socketsOf(pid)
-		inodes = slices.DeleteFunc(inodes, func(i uint64) bool { return slices.Contains(mine, i) })
+		for _, inode := range socketsOf(pid) {
+			delete(foreign, inode)
+		}
 	}
-	if len(inodes) == 0 {
+	if len(foreign) == 0 {
 		return nil
 	}
-	pid, name := holder(inodes)
+	pid, inode := holder(slices.Sorted(maps.Keys(foreign)))
 	if pid == 0 {
 		return nil // closed meanwhile, or somebody's who hides it; the bind was allowed
 	}
-	return &PortHeld{Port: port, PID: pid, Name: name}
+	return &PortHeld{Port: foreign[inode], PID: pid, Name: processName(pid)}
 }
 
 // lookForOthers finds out, without keeping anybody waiting, whether a program
@@ -135,18 +147,29 @@ func (u *upRun) lookForOthers() {
 	}()
 }
 
-// otherHolder is a program that is not ours and shares one of the ports.
+// otherHolder is a program that is not ours and shares one of the ports. A tunnel
+// that is just being handed from one process to another looks like that too, so it
+// takes a second look.
 func (u *upRun) otherHolder() *PortHeld {
-	ours := []int{os.Getpid()}
-	for name := range u.parts.dir.others("") {
-		if pid, _ := newDir(u.o.Dir, name).pid(); pid > 0 {
-			ours = append(ours, pid)
-		}
+	held := u.lookForHolder()
+	if held != nil {
+		time.Sleep(lookAgain)
+		held = u.lookForHolder()
 	}
-	for _, port := range []uint16{u.o.Tunnel.Port, u.o.Tunnel.NATPort} {
-		if held := foreignHolder(port, ours); held != nil {
-			return held
+	return held
+}
+
+const lookAgain = 300 * time.Millisecond
+
+func (u *upRun) lookForHolder() *PortHeld {
+	return foreignHolder([]uint16{u.o.Tunnel.Port, u.o.Tunnel.NATPort}, func() []int {
+		ours := []int{os.Getpid()}
+		names, _ := tunnels(u.o.Dir) // it is ours, so it can be read
+		for _, name := range names {
+			if pid, _ := newDir(u.o.Dir, name).pid(); pid > 0 {
+				ours = append(ours, pid)
+			}
 		}
-	}
-	return nil
+		return ours
+	})
 }

@@ -121,7 +121,7 @@ func (l *loop) moveTo(t *conf.Tunnel) (*Reloaded, error) {
 // as it was.
 func (l *loop) replacePeers(t *conf.Tunnel) error {
 	tunnel, peers, before := l.tunnel, l.peers, *l.facts
-	l.facts.ReqIDs = chooseReqIDs(t, before.ReqIDs, l.dir.others(""))
+	l.facts.ReqIDs, l.facts.IDs = chooseReqIDs(t, before.ReqIDs, l.dir.others("")), ownIDs(t)
 	l.tunnel, l.peers = t, l.peersOf(t, peers)
 	err := l.dir.writeFacts(l.facts)
 	if err == nil {

@@ -35,8 +35,8 @@ type setting struct {
 var settings = []setting{
 	{"endpoint", EffectNegotiate, func(p *conf.Peer) string { return p.Endpoint.String() }},
 	{"local.address", EffectNegotiate, func(p *conf.Peer) string { return p.Address.String() }},
-	{"local.id", EffectNegotiate, func(p *conf.Peer) string { return idValue(p.LocalID) }},
-	{"id", EffectNegotiate, func(p *conf.Peer) string { return idValue(p.RemoteID) }},
+	{"local.id", EffectNegotiate, func(p *conf.Peer) string { return idText(p.LocalID) }},
+	{"id", EffectNegotiate, func(p *conf.Peer) string { return idText(p.RemoteID) }},
 	{"local.key_file", EffectNegotiate, localKey},
 	{"psk", EffectNegotiate, func(p *conf.Peer) string { return string(p.Local.PSK) + "\x00" + string(p.Remote.PSK) }},
 	{"public_key", EffectNegotiate, func(p *conf.Peer) string { return publicKeys(p.Remote.Keys...) }},
@@ -60,7 +60,8 @@ var settings = []setting{
 	{"start", EffectNow, func(p *conf.Peer) string { return string(p.Start) }},
 }
 
-func idValue(id conf.ID) string { return fmt.Sprint(id.Kind, " ", strings.ToLower(id.String())) }
+// idText tells identities apart; the empty one is the address used.
+func idText(id conf.ID) string { return fmt.Sprint(id.Kind, " ", strings.ToLower(id.String())) }
 
 func localKey(p *conf.Peer) string {
 	if p.Local.Key == nil {

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"time"
 
 	"ipsec-quick/conf"
-	"ipsec-quick/ike"
 )
 
 // Options are those of Up.
@@ -305,13 +303,6 @@ func (u *upRun) wait(ctx context.Context) error {
 		return ErrInterrupted
 	}
 	return err
-}
-
-// decisive reports whether trying again would end the same way.
-func decisive(err error) bool {
-	var local *ike.LocalError
-	var dns *net.DNSError
-	return ike.Refused(err) || errors.As(err, &local) || errors.As(err, &dns) && dns.IsNotFound
 }
 
 // fail ends an attempt: the peers that were established are told, everything is

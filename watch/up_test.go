@@ -376,10 +376,10 @@ func TestUpPortShared(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if held := foreignHolder(uint16(a.port), []int{os.Getpid()}); held != nil {
+	if held := foreignHolder([]uint16{uint16(a.port)}, func() []int { return []int{os.Getpid()} }); held != nil {
 		t.Errorf("we are no foreigners: %v", held)
 	}
-	held := foreignHolder(uint16(a.port), nil)
+	held := foreignHolder([]uint16{uint16(a.port)}, func() []int { return nil })
 	if held == nil || held.PID != os.Getpid() {
 		t.Errorf("%v", held)
 	}
