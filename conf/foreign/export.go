@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,6 +95,12 @@ func mirror(t *conf.Tunnel, p *conf.Peer, o ExportOptions) (*far, error) {
 	return x, nil
 }
 
+// routed says whether the far end needs a device too: its policies would take all
+// that it sends else.
+func (x *far) routed() bool {
+	return x.tunnel.Interface != nil && slices.ContainsFunc(x.peer.LocalTS, func(ts conf.TS) bool { return ts.Prefix.IsValid() && ts.Prefix.Bits() == 0 })
+}
+
 // heading is the comment at the top of an exported file.
 func (x *far) heading() string {
 	return fmt.Sprintf("The far end of the tunnel %s, peer %s, by ipsec-quick export.", x.tunnel.Name, x.peer.Name)
@@ -180,8 +187,9 @@ func (x *far) quick() string {
 	out.esp.set("esn", fmt.Sprint(p.ESP.ESN))
 	out.lifetime = quickLifetime(p.Lifetime)
 	t.peers = []peer{out}
-	if x.tunnel.Interface != nil {
-		x.notes = append(x.notes, "our end has an [interface]; give the far end one with addresses of its own if it is to have routes")
+	if x.routed() {
+		t.device = table{{"table", `"off"`}}
+		x.notes = append(x.notes, "the far end has a device without addresses and routes: write addresses there, and our networks into its remote_ts if it is to make the routes")
 	}
 	return t.String()
 }

@@ -72,6 +72,10 @@ func (x *far) libreswan() (string, error) {
 	set("pfs", choose(p.ESP.PFS == conf.PFSNo, "no", "yes"))
 	set("esn", choose(p.ESP.ESN, "either", "no"))
 	set("type", string(p.Mode))
+	if x.routed() {
+		set("ipsec-interface", "yes")
+		x.notes = append(x.notes, "traffic gets into the tunnel there by the device ipsec1 and its routes")
+	}
 	set("ikelifetime", seconds(p.IKE.Hard))
 	if l := p.Lifetime; l.HardTime > 0 {
 		set("salifetime", seconds(l.HardTime))

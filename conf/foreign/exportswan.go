@@ -49,6 +49,10 @@ func swanValue(s string) string {
 	return s
 }
 
+// farIfID is the interface ID of the far end's device, one that no other is likely
+// to have.
+const farIfID = "4500"
+
 func seconds(d time.Duration) string { return fmt.Sprintf("%ds", int64(d/time.Second)) }
 
 // swanctl is the far end's swanctl.conf.
@@ -85,6 +89,11 @@ func (x *far) swanctl() (string, error) {
 				w.set("fragmentation", "no")
 			}
 			w.set("mobike", "no")
+			if x.routed() {
+				w.set("if_id_in", farIfID)
+				w.set("if_id_out", farIfID)
+				x.notes = append(x.notes, fmt.Sprintf("traffic gets into the tunnel there by a device and its routes: ip link add %s type xfrm if_id %s", x.name, farIfID))
+			}
 			if x.starts {
 				w.set("keyingtries", "0")
 			}

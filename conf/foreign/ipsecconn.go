@@ -151,6 +151,9 @@ func selectorOf(s string) string {
 		return "dynamic" + s
 	}
 	parts := strings.Split(s, "/")
+	if parts[0] == "0" {
+		parts[0] = "0.0.0.0"
+	}
 	if len(parts) >= 2 {
 		if mask, err := netip.ParseAddr(parts[1]); err == nil && mask.Is4() {
 			bits := 0

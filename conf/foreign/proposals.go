@@ -209,6 +209,7 @@ var libreswanWords = map[string][]string{
 	"chacha20_poly1305": {"chacha20poly1305"}, "ml_kem_512": {"mlkem512"}, "ml_kem_768": {"mlkem768"}, "ml_kem_1024": {"mlkem1024"},
 	"sha2": {"sha256"}, "sha2_256": {"sha256"}, "sha2_384": {"sha384"}, "sha2_512": {"sha512"},
 	"hmac_sha2_256": {"sha256"}, "hmac_sha2_384": {"sha384"}, "hmac_sha2_512": {"sha512"},
+	"aes_xcbc": {"aesxcbc"}, "aes_cmac": {"aescmac"},
 	"null": {}, "none": {}, "dh0": {"none"},
 	"dh2": {"modp1024"}, "dh5": {"modp1536"}, "dh14": {"modp2048"}, "dh15": {"modp3072"}, "dh16": {"modp4096"},
 	"dh17": {"modp6144"}, "dh18": {"modp8192"}, "dh19": {"ecp256"}, "dh20": {"ecp384"}, "dh21": {"ecp521"},

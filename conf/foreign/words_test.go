@@ -74,6 +74,7 @@ func TestSelectors(t *testing.T) {
 		"2001:db8::/32/17":       "2001:db8::/32[17]",
 		"%dynamic":               "dynamic",
 		"%dynamic[udp/l2tp]":     "dynamic[udp/l2tp]",
+		"0/0":                    "0.0.0.0/0",
 		"192.0.2.1":              "192.0.2.1",
 	} {
 		if got := selectorOf(text); got != want {
