@@ -4,6 +4,7 @@ package lab_test
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -11,18 +12,36 @@ import (
 	"ipsec-quick/test/harness"
 )
 
-// TestExport brings tunnels up with the far end as `export` prints it, unedited:
-// by either end, to strongSwan and to ourselves.
+// exportCases are far ends.
+var exportCases = []struct {
+	to        string
+	farStarts bool
+	rawKeys   bool
+}{
+	{"strongswan", false, false},
+	{"strongswan", true, false},
+	{"strongswan", false, true},
+	{"ipsec-quick", false, false},
+	{"ipsec-quick", true, false},
+	{"ipsec-quick", false, true},
+}
+
+// TestExport brings tunnels up with the far end as `export` prints it, unedited.
 func TestExport(t *testing.T) {
-	for _, to := range []string{"strongswan", "ipsec-quick"} {
-		for _, starts := range []string{"near end", "far end"} {
-			row := harness.NewRow("The far end by export", to, starts+" starts")
-			t.Run(to+"/"+starts, func(t *testing.T) {
-				t.Parallel()
-				row.Of(t)
-				exported(t, to, starts == "far end")
-			})
+	for _, c := range exportCases {
+		how := "PSK, near end starts"
+		switch {
+		case c.farStarts:
+			how = "PSK, far end starts"
+		case c.rawKeys:
+			how = "raw keys, near end starts"
 		}
+		row := harness.NewRow("The far end by export", c.to, how)
+		t.Run(c.to+"/"+how, func(t *testing.T) {
+			t.Parallel()
+			row.Of(t)
+			exported(t, c.to, c.farStarts, c.rawKeys)
+		})
 	}
 }
 
@@ -50,19 +69,35 @@ func TestImport(t *testing.T) {
 	q.Down()
 }
 
-func exported(t *testing.T, to string, farStarts bool) {
+// printedKey is a public key in a comment of an exported file, and the file that
+// it is for.
+var printedKey = regexp.MustCompile(`(?s)/etc/swanctl/(pubkey/\S+\.pem):\n#\n((?:# [^\n]*\n)+)`)
+
+func exported(t *testing.T, to string, farStarts, rawKeys bool) {
 	n := harness.NewNet(t, "a", "b")
 	a, b := n.A(), n.B()
 	before := a.Snapshot()
-	text := fmt.Sprintf("[local]\nid = \"hq.example.org\"\naddress = %q\n", a.Outer4)
+	near := harness.NewQuick(t, a, "office", "")
+	local := fmt.Sprintf("[local]\nid = \"hq.example.org\"\naddress = %q\n", a.Outer4)
+	peer := fmt.Sprintf("[[peer]]\nname = \"branch\"\nid = \"branch.example.org\"\nlocal_ts = [%q]\nremote_ts = [%q]\n", a.Net4, b.Net4)
 	if harness.Libipsec {
-		text += "[esp]\nesn = false\n" // which kernel-libipsec does not have
+		local += "[esp]\nesn = false\n" // which kernel-libipsec does not have
 	}
-	text += fmt.Sprintf("[[peer]]\nname = \"branch\"\nid = \"branch.example.org\"\npsk = %q\nlocal_ts = [%q]\nremote_ts = [%q]\n", testPSK, a.Net4, b.Net4)
 	if !farStarts {
-		text += fmt.Sprintf("endpoint = %q\n", b.Outer4)
+		peer += fmt.Sprintf("endpoint = %q\n", b.Outer4)
 	}
-	near := harness.NewQuick(t, a, "office", fmt.Sprintf("dataplane = %q\n%s", harness.Dataplane, text))
+	pems := map[string]string{}
+	if rawKeys {
+		ours, theirs := newEd25519(t)
+		a.WriteFile("/etc/ipsec-quick/hq.key", privatePEM(t, ours))
+		local = strings.Replace(local, "[local]\n", "[local]\nkey_file = \"hq.key\"\n", 1)
+		peer += fmt.Sprintf("public_key = %q\n", quickPublicKey(t, near, theirs))
+		pems["private/branch.pem"] = privatePEM(t, theirs)
+		b.WriteFile("/etc/ipsec-quick/office.key", privatePEM(t, theirs))
+	} else {
+		peer += fmt.Sprintf("psk = %q\n", testPSK)
+	}
+	a.WriteFile("/etc/ipsec-quick/office.toml", fmt.Sprintf("dataplane = %q\n%s%s", harness.Dataplane, local, peer))
 	r := near.Exec("export", "office", "--to", to, "--with-secret")
 	if r.Err != nil {
 		t.Fatalf("export: %s", r)
@@ -71,8 +106,11 @@ func exported(t *testing.T, to string, farStarts bool) {
 	var far *harness.Quick
 	var farUp func()
 	if to == "strongswan" {
+		for _, m := range printedKey.FindAllStringSubmatch(r.Stdout, -1) {
+			pems[m[1]] = strings.ReplaceAll(m[2], "# ", "")
+		}
 		swan := harness.StartCharon(t, b)
-		farUp = func() { swan.Load(r.Stdout, nil) }
+		farUp = func() { swan.Load(r.Stdout, pems) }
 	} else {
 		far = harness.NewQuick(t, b, "office", r.Stdout)
 		farUp = func() { far.Up() }
