@@ -91,6 +91,12 @@ var ErrAbsent = errors.New("not installed")
 // ErrExists: what was to be added is there already.
 var ErrExists = errors.New("already installed")
 
+// Mark is what packets of IKE and ESP have on their way between the outer
+// addresses (SO_MARK, and that of outbound SAs): routing rules tell them by it from
+// what is to go into a tunnel. It is also to be given when the kernel is asked for a
+// route to a peer.
+const Mark = 0x49b50
+
 // Direction of an SA, relative to this host.
 type Direction uint8
 
@@ -165,6 +171,8 @@ type SA struct {
 	ReplayWindow uint32    // packets; counts for an inbound SA only
 	Encap        *Encap    // nil: no encapsulation
 	Selector     *Selector // transport mode: what the SA may carry; nil: anything
+	IfID         uint32    // of the xfrm interface that it belongs to; 0: none
+	Mark         uint32    // of its packets, outbound; 0: that of what they carry
 
 	Soft, Hard Limits
 }
@@ -206,6 +214,7 @@ type Policy struct {
 	Local, Remote netip.Addr // outer addresses (Protect, Trap)
 	ReqID         uint32     // Protect, Trap; below 1<<31
 	SPI           uint32     // of the outbound SA (Protect)
+	IfID          uint32     // of the xfrm interface whose traffic alone it is about; 0: none
 
 	// Guard marks a policy that is always there and yields to the others of
 	// the same or a narrower selector. It is a policy of its own: setting and

@@ -77,6 +77,12 @@ func (s SA) command(verb string) string {
 		}
 		fmt.Fprintf(&b, " encap espinudp %d %d %v", s.Encap.SrcPort, s.Encap.DstPort, any)
 	}
+	if s.IfID != 0 {
+		fmt.Fprintf(&b, " if_id %#x", s.IfID)
+	}
+	if s.Mark != 0 {
+		fmt.Fprintf(&b, " output-mark %#x", s.Mark)
+	}
 	comment := ""
 	if s.Mode == Transport && s.Selector != nil {
 		var sel string
@@ -169,7 +175,7 @@ func (p Policy) DeleteCommands() []string {
 	dirs := p.directions()
 	for i := len(dirs) - 1; i >= 0; i-- {
 		sel, comment := p.Selector.command(direction(dirs[i]))
-		cs = append(cs, fmt.Sprintf("ip xfrm policy delete %s dir %s%s", sel, dirs[i], comment))
+		cs = append(cs, fmt.Sprintf("ip xfrm policy delete %s dir %s%s%s", sel, dirs[i], p.ifID(), comment))
 	}
 	return cs
 }
@@ -195,7 +201,7 @@ func (p Policy) setCommand(dir string) string {
 	if p.Action == Block || p.Action == Trap && dir != "out" {
 		s += " action block"
 	}
-	s += fmt.Sprintf(" priority %d", p.Priority())
+	s += fmt.Sprintf(" priority %d%s", p.Priority(), p.ifID())
 	switch {
 	case p.Action == Protect && dir == "out":
 		s += fmt.Sprintf(" tmpl src %v dst %v proto esp spi %#08x reqid %d mode %v", p.Local, p.Remote, p.SPI, p.ReqID, p.Mode)
@@ -205,4 +211,11 @@ func (p Policy) setCommand(dir string) string {
 		s += fmt.Sprintf(" tmpl src %v dst %v proto esp reqid %d mode %v", p.Local, p.Remote, p.ReqID|TrapBit, p.Mode)
 	}
 	return s + comment
+}
+
+func (p Policy) ifID() string {
+	if p.IfID == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" if_id %#x", p.IfID)
 }

@@ -31,6 +31,10 @@ func TestCommands(t *testing.T) {
 	if got := sa.InstallCommand(); got != in {
 		t.Errorf("got  %s\nwant %s", got, in)
 	}
+	sa.IfID, sa.Mark = 0x1000007, Mark
+	if got, want := sa.UpdateCommand(), in+" if_id 0x1000007 output-mark 0x49b50"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
 	if got := sa.ID().DeleteCommand(); got != "ip xfrm state delete dst 198.51.100.7 proto esp spi 0xc1a2b3c4" {
 		t.Error(got)
 	}
@@ -51,7 +55,14 @@ func TestCommands(t *testing.T) {
 	if got := p.DeleteCommands()[0]; got != "ip xfrm policy delete src 10.1.0.0/16 dst 10.2.0.0/16 proto 6 dport 443 dir out" {
 		t.Error(got)
 	}
-	p.Mode, p.Selector.RemotePort = Transport, PortMask{1024, 0xfc00}
+	p.IfID = 0x1000007
+	if got, want := p.SwitchCommand(), strings.Replace(want[2], " tmpl", " if_id 0x1000007 tmpl", 1); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got := p.DeleteCommands()[2]; !strings.HasSuffix(got, " dir in if_id 0x1000007") {
+		t.Error(got)
+	}
+	p.IfID, p.Mode, p.Selector.RemotePort = 0, Transport, PortMask{1024, 0xfc00}
 	if got := p.DeleteCommands(); len(got) != 2 || !strings.HasSuffix(got[0], "proto 6 dir out # and dport 1024/0xfc00") {
 		t.Error(got)
 	}

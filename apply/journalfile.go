@@ -39,6 +39,7 @@ type association struct {
 type policyID struct {
 	Selector
 	Guard bool
+	IfID  uint32
 }
 
 // key is the same for records about the same thing; nil: about nothing.
@@ -49,7 +50,7 @@ func (r record) key() any {
 	case r.SA != nil:
 		return r.SA.SAID
 	case r.Policy != nil:
-		return policyID{r.Policy.Selector, r.Policy.Guard}
+		return policyID{r.Policy.Selector, r.Policy.Guard, r.Policy.IfID}
 	}
 	return nil
 }

@@ -93,6 +93,7 @@ func newPolicy(e policyEntry) *message {
 	if t := e.template(); t != nil {
 		m.attr(attrTmpl, func() { m.template(*t) })
 	}
+	m.ifID(e.IfID)
 	return m
 }
 
@@ -122,6 +123,7 @@ func policyID(e policyEntry) *message {
 	m.u32(0) // index
 	m.u8(e.dir)
 	m.pad(3)
+	m.ifID(e.IfID)
 	return m
 }
 

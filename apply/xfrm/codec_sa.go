@@ -135,8 +135,19 @@ func (m *message) options(s apply.SA, q quirks) {
 			m.attrU32(attrMtimerThresh, 1)
 		}
 	}
+	if s.Mark != 0 {
+		m.attrU32(attrSetMark, s.Mark)
+	}
+	m.ifID(s.IfID)
 	if q.direction {
 		m.attrU8(attrSADir, saDir(s.Direction))
+	}
+}
+
+// ifID is the attribute with the number of an xfrm interface, if there is one.
+func (m *message) ifID(id uint32) {
+	if id != 0 {
+		m.attrU32(attrIfID, id)
 	}
 }
 
@@ -201,6 +212,7 @@ func allocSPI(s apply.SA, low, high uint32, q quirks) *message {
 	m.saInfo(s)
 	m.u32(low)
 	m.u32(high)
+	m.ifID(s.IfID)
 	if q.direction {
 		m.attrU8(attrSADir, saDir(s.Direction))
 	}

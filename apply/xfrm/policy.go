@@ -55,7 +55,7 @@ func (k *Kernel) SetPolicy(p apply.Policy) error {
 func (k *Kernel) putPolicy(e policyEntry) (added bool, err error) {
 	err = k.conn.request(e.name("add"), msgNewPolicy, unix.NLM_F_ACK, newPolicy(e), nil)
 	if !isErrno(err, unix.EEXIST) {
-		return err == nil, explainPolicy(err)
+		return err == nil, permission(err)
 	}
 	if !k.isOurs(e) {
 		return false, fmt.Errorf("another tunnel or IKE daemon has a policy for this traffic "+
@@ -65,18 +65,11 @@ func (k *Kernel) putPolicy(e policyEntry) (added bool, err error) {
 }
 
 func (k *Kernel) updatePolicy(e policyEntry) error {
-	return explainPolicy(k.conn.request(e.name("update"), msgUpdPolicy, unix.NLM_F_ACK, newPolicy(e), nil))
+	return permission(k.conn.request(e.name("update"), msgUpdPolicy, unix.NLM_F_ACK, newPolicy(e), nil))
 }
 
 func (k *Kernel) delPolicy(e policyEntry) error {
-	return explainPolicy(k.conn.request(e.name("remove"), msgDelPolicy, unix.NLM_F_ACK, policyID(e), nil))
-}
-
-func explainPolicy(err error) error {
-	if isErrno(err, unix.EPERM) {
-		return &NoPermission{}
-	}
-	return err
+	return permission(k.conn.request(e.name("remove"), msgDelPolicy, unix.NLM_F_ACK, policyID(e), nil))
 }
 
 // isOurs compares what is installed under the entry's selector with it. Our
@@ -159,7 +152,7 @@ func (k *Kernel) sweep(p apply.Policy) error {
 		if s.id.SPI == 0 {
 			// It cannot be named. Allocating an SPI for the same template gives
 			// it one: xfrm_find_acq finds it first.
-			spi, err := k.allocSPI(apply.SA{Direction: apply.Out, Src: s.src, Dst: s.id.Dst, ReqID: s.reqID, Mode: s.mode})
+			spi, err := k.allocSPI(apply.SA{Direction: apply.Out, Src: s.src, Dst: s.id.Dst, ReqID: s.reqID, Mode: s.mode, IfID: p.IfID})
 			if err != nil {
 				failed = errors.Join(failed, err)
 				continue

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +19,7 @@ const (
 	optUDPEncap       = 100
 )
 
-// PrepareSocket is apply.Dataplane's. It needs the kernel to do ESP if encap is
+// PrepareSocket is apply.Dataplane's. The socket gets apply.Mark. It needs the kernel to do ESP if encap is
 // set: UDP_ENCAP without ESP swallows the datagrams silently. A New that
 // succeeded is the proof.
 //
@@ -39,13 +40,13 @@ func (k *Kernel) PrepareSocket(fd int, addr netip.Addr, encap bool) error {
 			}
 		}
 	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, apply.Mark); err != nil {
+		return permission(fmt.Errorf("IKE socket: %w", os.NewSyscallError("SO_MARK", err)))
+	}
 	for _, dir := range []uint8{policyIn, policyOut} {
 		policy := bypass(fam, dir)
 		if err := unix.SetsockoptString(fd, level, option, string(policy)); err != nil {
-			if errors.Is(err, unix.EPERM) {
-				return &NoPermission{}
-			}
-			return fmt.Errorf("IKE socket: bypass policy: %w", err)
+			return permission(fmt.Errorf("IKE socket: bypass policy: %w", err))
 		}
 	}
 	if !encap {
@@ -55,6 +56,14 @@ func (k *Kernel) PrepareSocket(fd int, addr netip.Addr, encap bool) error {
 		return fmt.Errorf("IKE socket: receiving ESP in UDP: %w", err)
 	}
 	return nil
+}
+
+// permission makes an EPERM one that says what is needed.
+func permission(err error) error {
+	if errors.Is(err, unix.EPERM) {
+		return &NoPermission{}
+	}
+	return err
 }
 
 // bypass is a struct xfrm_userpolicy_info that lets everything pass.

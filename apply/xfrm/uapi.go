@@ -32,6 +32,8 @@ const (
 	attrAlgAuthTrunc = 20
 	attrReplayESNVal = 23
 	attrProto        = 25
+	attrSetMark      = 29
+	attrIfID         = 31
 	attrMtimerThresh = 32
 	attrSADir        = 33
 )
