@@ -36,6 +36,8 @@ var imports = []struct {
 	{"apply", nil},
 	{"apply/userspace", []string{"apply", "apply/userspace/..."}},
 	{"apply/userspace/esp", []string{"apply", "apply/userspace/packet", "apply/userspace/offload", "apply/userspace/esp/gcm"}},
+	{"apply/userspace/steer", []string{"apply", "apply/link/rtnl"}},
+	{"apply/link/...", []string{"apply", "apply/link/..."}},
 	{"apply/userspace/...", []string{"apply", "apply/userspace/packet", "apply/userspace/offload"}},
 	{"apply/...", []string{"apply"}},
 	{"watch/...", []string{"conf", "ike/...", "apply/...", "watch/..."}},

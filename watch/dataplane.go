@@ -79,7 +79,7 @@ func lacking(err error) bool {
 
 func openUserspace(o DataplaneOptions) (apply.Dataplane, error) {
 	return userspace.Open(userspace.Options{
-		Dir: o.Dir, Name: o.Tunnel.Name, Mark: steer.Mark, Log: o.Log, IKE: o.IKE, Stray: o.Stray, Inherited: o.Inherited,
+		Dir: o.Dir, Name: o.Tunnel.Name, Mark: apply.Mark, Log: o.Log, IKE: o.IKE, Stray: o.Stray, Inherited: o.Inherited,
 		Steering: steer.Open(steer.Options{
 			Device: o.Tunnel.Name, Ports: []uint16{o.Tunnel.Port, o.Tunnel.NATPort}, Log: o.Log, Change: o.Change,
 		}),

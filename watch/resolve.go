@@ -13,7 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"ipsec-quick/apply/userspace/steer"
+	"ipsec-quick/apply"
 	"ipsec-quick/conf"
 	"ipsec-quick/ike"
 )
@@ -190,7 +190,7 @@ func (l *loop) localFor(p *peer, remote netip.Addr) (netip.Addr, error) {
 // from the one that is set. The question is about the route alone: no policy, not
 // even a guard for the peer's own address, is in its way.
 func sourceFor(set, remote netip.Addr) (netip.Addr, error) {
-	ask := &netlink.RouteGetOptions{Mark: steer.Mark}
+	ask := &netlink.RouteGetOptions{Mark: apply.Mark}
 	if set.IsValid() {
 		if err := hasAddress(set); err != nil {
 			return netip.Addr{}, err

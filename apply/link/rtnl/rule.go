@@ -1,10 +1,12 @@
-package steer
+// Package rtnl is what this program has in the kernel's routing: rules
+// (ip-rule(8)) and routes (ip-route(8)) as values that can be compared, listed,
+// changed and printed. It knows whose a rule or route is by its protocol number
+// alone; which tunnel's by its table, or for an unreachable route by its metric.
+package rtnl
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"strings"
 
@@ -13,36 +15,118 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// changeRule adds or deletes a rule.
-func changeRule(change func(*netlink.Rule) error, e rule) error {
+const (
+	// Protocol marks our rules and routes (rtm_protocol): ESP's number.
+	Protocol = 50
+	// Group (ip link set DEV group) is that of all our devices: the guards of one
+	// tunnel let what another one has decrypted pass.
+	Group = 50
+)
+
+// Preferences of our rules lie between the table of local addresses (0) and the
+// main table (32766): first those that steer by selectors, then those of routes
+// that a peer's own address lies in. At the end of each is a rule that does
+// nothing, to skip the rest.
+const (
+	PrefSteer    = 10000
+	PrefSteerEnd = 30000
+	PrefRoute    = 31000
+	PrefRouteEnd = 32000
+)
+
+// Rule is an entry of ip-rule(8). It looks a table up unless it says otherwise.
+type Rule struct {
+	IPv6         bool
+	Pref         int
+	From, To     netip.Prefix // not valid: any
+	Protocol     uint8        // 0: any
+	Sport, Dport Ports
+	Mark         uint32 // 0: any
+	Local        bool   // sent by this host
+	Table        int    // also of a rule that does not look it up: whose it is
+
+	Goto     int  // skips to the rules of this preference; 0: does not
+	Narrower bool // finds only routes that are narrower than To
+}
+
+// Ports are a range; the zero value is any.
+type Ports struct{ From, To uint16 }
+
+// String is as ip-rule(8) has it.
+func (p Ports) String() string { return fmt.Sprintf("%d-%d", p.From, p.To) }
+
+// end reports whether the rule does nothing.
+func (e Rule) end() bool { return e.Pref == PrefSteerEnd || e.Pref == PrefRouteEnd }
+
+// suppressed is the length of the longest prefix that a rule does not find; below
+// 0: it finds all.
+func (e Rule) suppressed() int {
+	switch {
+	case !e.Narrower:
+		return -1
+	case e.To.IsValid():
+		return e.To.Bits()
+	}
+	return 0
+}
+
+// Add adds the rule. It returns whether it was not there.
+func (e Rule) Add() (bool, error) {
+	err := netlink.RuleAdd(e.netlink())
+	switch {
+	case errors.Is(err, unix.EEXIST):
+		return false, nil
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EAFNOSUPPORT):
+		return false, fmt.Errorf("this kernel has no routing rules: it lacks CONFIG_IP_MULTIPLE_TABLES or "+
+			"CONFIG_IPV6_MULTIPLE_TABLES: %w", err)
+	case err != nil:
+		return false, fmt.Errorf("add a rule: %w", err)
+	}
+	return true, nil
+}
+
+// Delete deletes the rule. It returns whether it was there.
+func (e Rule) Delete() (bool, error) {
+	err := netlink.RuleDel(e.netlink())
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("remove a rule: %w", err)
+	}
+	return true, nil
+}
+
+func (e Rule) netlink() *netlink.Rule {
 	r := netlink.NewRule()
-	r.Family, r.Priority, r.Protocol, r.Table = family(e.ipv6), e.pref, protocol, e.table
-	r.Src, r.Dst, r.IPProto, r.Mark = ipNet(e.from), ipNet(e.to), int(e.protocol), e.mark
-	if e.sport != (ports{}) {
-		r.Sport = netlink.NewRulePortRange(e.sport.from, e.sport.to)
+	r.Family, r.Priority, r.Protocol, r.Table = family(e.IPv6), e.Pref, Protocol, e.Table
+	r.Src, r.Dst, r.IPProto, r.Mark = ipNet(e.From), ipNet(e.To), int(e.Protocol), e.Mark
+	if e.Sport != (Ports{}) {
+		r.Sport = netlink.NewRulePortRange(e.Sport.From, e.Sport.To)
 	}
-	if e.dport != (ports{}) {
-		r.Dport = netlink.NewRulePortRange(e.dport.from, e.dport.to)
+	if e.Dport != (Ports{}) {
+		r.Dport = netlink.NewRulePortRange(e.Dport.From, e.Dport.To)
 	}
-	if e.local {
+	if e.Local {
 		r.IifName = "lo"
 	}
+	r.SuppressPrefixlen = e.suppressed()
 	switch {
-	case e.skip:
-		r.Goto = prefEnd
-	case e.pref == prefEnd:
+	case e.Goto > 0:
+		r.Goto = e.Goto
+	case e.end():
 		r.Type = nl.FR_ACT_NOP
 	default:
 		r.Type = nl.FR_ACT_TO_TBL
 	}
-	return change(r)
+	return r
 }
 
-// listRules returns those of all our tunnels.
-func listRules() ([]rule, error) {
-	var out []rule
+// Rules returns those of all our tunnels.
+func Rules() ([]Rule, error) {
+	var out []Rule
 	for _, ipv6 := range []bool{false, true} {
-		list, err := stable(func() ([]netlink.Rule, error) { return netlink.RuleList(family(ipv6)) })
+		list, err := Stable(func() ([]netlink.Rule, error) { return netlink.RuleList(family(ipv6)) })
 		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
 			continue
 		}
@@ -50,161 +134,63 @@ func listRules() ([]rule, error) {
 			return nil, fmt.Errorf("list rules: %w", err)
 		}
 		for _, r := range list {
-			if r.Protocol != protocol || r.Table < tableBase {
-				continue
+			if r.Protocol == Protocol {
+				out = append(out, ruleOf(r, ipv6))
 			}
-			e := rule{
-				ipv6: ipv6, pref: r.Priority, from: prefixOf(r.Src), to: prefixOf(r.Dst), protocol: uint8(r.IPProto),
-				mark: r.Mark, local: r.IifName != "", skip: r.Goto > 0, table: r.Table,
-			}
-			if r.Sport != nil {
-				e.sport = ports{r.Sport.Start, r.Sport.End}
-			}
-			if r.Dport != nil {
-				e.dport = ports{r.Dport.Start, r.Dport.End}
-			}
-			out = append(out, e)
 		}
 	}
 	return out, nil
 }
 
-// netlink is the route in a table.
-func (e route) netlink(table, device int) *netlink.Route {
-	r := &netlink.Route{Dst: ipNet(e.to), Table: table, Protocol: protocol, Scope: unix.RT_SCOPE_LINK, LinkIndex: device}
-	if e.src.IsValid() {
-		r.Src = e.src.AsSlice()
+func ruleOf(r netlink.Rule, ipv6 bool) Rule {
+	e := Rule{
+		IPv6: ipv6, Pref: r.Priority, From: PrefixOf(r.Src), To: PrefixOf(r.Dst), Protocol: uint8(r.IPProto),
+		Mark: r.Mark, Local: r.IifName != "", Table: r.Table, Goto: max(r.Goto, 0),
+		Narrower: r.SuppressPrefixlen >= 0,
 	}
-	if e.unreachable {
-		r.Type, r.Priority, r.Scope, r.LinkIndex = unix.RTN_UNREACHABLE, math.MaxUint32, unix.RT_SCOPE_UNIVERSE, 0
+	if r.Sport != nil {
+		e.Sport = Ports{r.Sport.Start, r.Sport.End}
 	}
-	return r
-}
-
-// listRoutes returns those of all our tunnels.
-func listRoutes() ([]netlink.Route, error) {
-	list, err := stable(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC, Protocol: protocol},
-			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
-	}
-	var out []netlink.Route
-	for _, r := range list {
-		if r.Table >= tableBase {
-			out = append(out, r)
-		}
-	}
-	return out, nil
-}
-
-func routeOf(r netlink.Route) route {
-	e := route{to: prefixOf(r.Dst), unreachable: r.Type == unix.RTN_UNREACHABLE}
-	if !e.to.IsValid() {
-		e.to = anywhere(r.Family == unix.AF_INET6)
-	}
-	if src, ok := netip.AddrFromSlice(r.Src); ok {
-		e.src = src.Unmap()
+	if r.Dport != nil {
+		e.Dport = Ports{r.Dport.Start, r.Dport.End}
 	}
 	return e
 }
 
-// stable repeats a listing that changed while it was read.
-func stable[T any](list func() ([]T, error)) (got []T, err error) {
-	for range 5 {
-		if got, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	return got, err
-}
-
-// strictReversePath reports whether the kernel drops IPv4 packets that come by
-// another device than the answer would leave by (net.ipv4.conf.*.rp_filter, of
-// which the larger one of "all" and the device counts). It asks by netlink: a
-// loop that is confined has no /proc.
-func strictReversePath() (bool, error) {
-	const strict, attrRPFilter, headerLen = 1, 3, 4 // NETCONFA_RP_FILTER; struct netconfmsg, padded
-	request := nl.NewNetlinkRequest(unix.RTM_GETNETCONF, unix.NLM_F_DUMP)
-	request.AddRawData([]byte{unix.AF_INET, 0, 0, 0})
-	replies, err := request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNETCONF)
-	if err != nil {
-		return false, fmt.Errorf("read rp_filter: %w", err)
-	}
-	for _, b := range replies {
-		if len(b) < headerLen {
-			continue
-		}
-		attrs, err := nl.ParseRouteAttr(b[headerLen:])
-		if err != nil {
-			return false, fmt.Errorf("read rp_filter: %w", err)
-		}
-		for _, a := range attrs {
-			if a.Attr.Type == attrRPFilter && len(a.Value) >= 4 && binary.NativeEndian.Uint32(a.Value) == strict {
-				return true, nil
-			}
-		}
-	}
-	return false, nil
-}
-
-// command is what ip-rule(8) is told.
-func (e rule) command(verb string) string {
-	words := []string{ipCommand(e.ipv6), "rule", verb, "pref", fmt.Sprint(e.pref)}
+// Command is what ip(8) is told; verb is "add" or "del".
+func (e Rule) Command(verb string) string {
+	words := []string{ip(e.IPv6), "rule", verb, "pref", fmt.Sprint(e.Pref)}
 	word := func(name string, value any) { words = append(words, name, fmt.Sprint(value)) }
-	if e.from.IsValid() {
-		word("from", e.from)
+	if e.From.IsValid() {
+		word("from", e.From)
 	}
-	if e.to.IsValid() {
-		word("to", e.to)
+	if e.To.IsValid() {
+		word("to", e.To)
 	}
-	if e.mark != 0 {
-		word("fwmark", fmt.Sprintf("%#x", e.mark))
+	if e.Mark != 0 {
+		word("fwmark", fmt.Sprintf("%#x", e.Mark))
 	}
-	if e.local {
+	if e.Local {
 		word("iif", "lo")
 	}
-	if e.protocol != 0 {
-		word("ipproto", e.protocol)
+	if e.Protocol != 0 {
+		word("ipproto", e.Protocol)
 	}
-	if e.sport != (ports{}) {
-		word("sport", e.sport)
+	if e.Sport != (Ports{}) {
+		word("sport", e.Sport)
 	}
-	if e.dport != (ports{}) {
-		word("dport", e.dport)
+	if e.Dport != (Ports{}) {
+		word("dport", e.Dport)
 	}
-	word("table", e.table)
-	word("protocol", protocol)
+	word("table", tableName(e.Table))
+	word("protocol", Protocol)
 	switch {
-	case e.skip:
-		word("goto", prefEnd)
-	case e.pref == prefEnd:
+	case e.Goto > 0:
+		word("goto", e.Goto)
+	case e.end():
 		words = append(words, "nop")
+	case e.Narrower:
+		word("suppress_prefixlength", e.suppressed())
 	}
 	return strings.Join(words, " ")
-}
-
-// String is as ip-rule(8) has it.
-func (p ports) String() string { return fmt.Sprintf("%d-%d", p.from, p.to) }
-
-// command is what ip-route(8) is told.
-func (e route) command(verb, device string, table int) string {
-	words := []string{ipCommand(e.to.Addr().Is6()), "route", verb}
-	if e.unreachable {
-		words = append(words, "unreachable", e.to.String(), "metric", fmt.Sprint(uint32(math.MaxUint32)))
-	} else {
-		words = append(words, e.to.String(), "dev", device, "scope", "link")
-	}
-	if e.src.IsValid() {
-		words = append(words, "src", e.src.String())
-	}
-	return strings.Join(append(words, "table", fmt.Sprint(table), "protocol", fmt.Sprint(protocol)), " ")
-}
-
-func ipCommand(ipv6 bool) string {
-	if ipv6 {
-		return "ip -6"
-	}
-	return "ip"
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ipsec-quick/apply"
+	"ipsec-quick/apply/link/rtnl"
 )
 
 // The guard of a tunnel is a table of nftables (nft(8)). It drops packets that a
@@ -250,13 +252,13 @@ func (b *builder) frame(local []uint16) {
 	b.rule(chainInput, "", pass, ofFamily(true), ofProtocol(unix.IPPROTO_ICMPV6), transport(0, []byte{2}, nil))
 	b.chain(chainForward, nftables.ChainHookForward, *nftables.ChainPriorityFilter)
 	for _, chain := range []string{chainInput, chainForward} {
-		b.rule(chain, "", pass, meta(expr.MetaKeyIIFGROUP, u32(group)))
+		b.rule(chain, "", pass, meta(expr.MetaKeyIIFGROUP, u32(rtnl.Group)))
 		jump(chain, chainIn)
 	}
 	b.chain(chainOutput, nftables.ChainHookPostrouting, afterNAT)
 	b.rule(chainOutput, "", pass, meta(expr.MetaKeyOIFTYPE, u16(unix.ARPHRD_LOOPBACK)))
-	b.rule(chainOutput, "", pass, meta(expr.MetaKeyOIFGROUP, u32(group)))
-	b.rule(chainOutput, "", pass, meta(expr.MetaKeyMARK, u32(Mark)))
+	b.rule(chainOutput, "", pass, meta(expr.MetaKeyOIFGROUP, u32(rtnl.Group)))
+	b.rule(chainOutput, "", pass, meta(expr.MetaKeyMARK, u32(apply.Mark)))
 	jump(chainOutput, chainPassOut)
 }
 
@@ -304,8 +306,15 @@ func meta(key expr.MetaKey, value []byte) match {
 	}
 }
 
+func family(ipv6 bool) byte {
+	if ipv6 {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
 func ofFamily(ipv6 bool) match {
-	return meta(expr.MetaKeyNFPROTO, []byte{byte(family(ipv6))})
+	return meta(expr.MetaKeyNFPROTO, []byte{family(ipv6)})
 }
 
 func ofProtocol(protocol uint8) match { return meta(expr.MetaKeyL4PROTO, []byte{protocol}) }
@@ -323,7 +332,7 @@ func address(p netip.Prefix, source bool) match {
 	if !source {
 		offset += uint32(len(ip))
 	}
-	return field(expr.PayloadBaseNetworkHeader, offset, ip, ipNet(p).Mask)
+	return field(expr.PayloadBaseNetworkHeader, offset, ip, net.CIDRMask(p.Bits(), p.Addr().BitLen()))
 }
 
 // transport compares octets of the transport header.

@@ -343,7 +343,7 @@ func (n *network) send(p packet) {
 		}
 	}
 	if p.mark != 0 {
-		if err := MarkSocket(fd); err != nil {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, p.mark); err != nil {
 			n.t.Error(err)
 		}
 	}

@@ -6,29 +6,30 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+
+	"ipsec-quick/apply/link/rtnl"
 )
 
 // installed is what the kernel has of a tunnel. Policies share rules and routes.
 type installed struct {
 	device   *netlink.LinkAttrs
 	policies map[policy]*routing
-	rules    map[rule]int // how many policies need it
-	routes   map[route]int
+	rules    map[rtnl.Rule]int // how many policies need it
+	routes   map[rtnl.Route]int
 	guard    *guard   // nil: the kernel has no nftables
 	stale    []policy // still guarded, see lift
 }
 
 func newInstalled(device *netlink.LinkAttrs, o Options) *installed {
 	return &installed{
-		device: device, policies: map[policy]*routing{}, rules: map[rule]int{}, routes: map[route]int{},
+		device: device, policies: map[policy]*routing{}, rules: map[rtnl.Rule]int{}, routes: map[rtnl.Route]int{},
 		guard: &guard{table: guardTable(o.Device)},
 	}
 }
 
 func (i *installed) table() int { return tableBase + i.device.Index }
 
-func (i *installed) plan(o Options) (*planner, error) { return newPlanner(i.table(), o.Ports) }
+func (i *installed) plan(o Options) (*planner, error) { return newPlanner(i.device.Index, o.Ports) }
 
 // count counts what a policy needs, and returns what was not there before.
 func (i *installed) count(p policy, r *routing) (added routing) {
@@ -93,7 +94,7 @@ func (i *installed) change(want map[policy]bool, o Options) error {
 			}
 		}
 		for _, e := range r.routes {
-			if err := i.removeRoute(e, i.table(), o.Change); err != nil {
+			if err := i.removeRoute(e, o.Change); err != nil {
 				return err
 			}
 		}
@@ -150,32 +151,26 @@ func (i *installed) replace(change func(string)) error {
 	if err != nil {
 		return err
 	}
-	haveRoutes, err := listRoutes()
+	haveRoutes, err := rtnl.Routes()
 	if err != nil {
 		return err
 	}
-	haveRules, err := listRules()
+	haveRules, err := rtnl.Rules()
 	if err != nil {
 		return err
-	}
-	there := map[route]bool{}
-	for _, old := range haveRoutes {
-		if old.Table == i.table() {
-			there[routeOf(old)] = true
-		}
 	}
 	for e := range i.routes {
-		if !there[e] {
+		if !slices.Contains(haveRoutes, e) {
 			if err := i.addRoute(e, change); err != nil {
 				return err
 			}
 		}
 	}
-	have := map[rule]bool{}
+	have := map[rtnl.Rule]bool{}
 	for _, e := range haveRules {
 		have[e] = true
 	}
-	var missing []rule
+	var missing []rtnl.Rule
 	for e := range i.rules {
 		if !have[e] {
 			missing = append(missing, e)
@@ -183,79 +178,62 @@ func (i *installed) replace(change func(string)) error {
 	}
 	// What exempts our sockets comes before what they are exempted from, and goes
 	// after it.
-	slices.SortFunc(missing, func(a, b rule) int { return framing(b) - framing(a) })
+	slices.SortFunc(missing, func(a, b rtnl.Rule) int { return framing(b) - framing(a) })
 	for _, e := range missing {
 		if err := i.addRule(e, change); err != nil {
 			return err
 		}
 	}
-	slices.SortStableFunc(haveRules, func(a, b rule) int { return framing(a) - framing(b) })
+	slices.SortStableFunc(haveRules, func(a, b rtnl.Rule) int { return framing(a) - framing(b) })
 	var failed error
 	for _, e := range haveRules {
-		if i.rules[e] == 0 && (e.table == i.table() || dead(e.table)) {
+		if i.rules[e] == 0 && (e.Table == i.table() || dead(e.Table)) {
 			failed = errors.Join(failed, i.removeRule(e, change))
 		}
 	}
-	for _, old := range haveRoutes {
-		e := routeOf(old)
-		if old.Table == i.table() && i.routes[e] == 0 || old.Table != i.table() && dead(old.Table) {
-			failed = errors.Join(failed, i.removeRoute(e, old.Table, change))
+	for _, e := range haveRoutes {
+		if i.routes[e] == 0 && (e.Table == i.table() || dead(e.Table)) {
+			failed = errors.Join(failed, i.removeRoute(e, change))
 		}
 	}
 	return failed
 }
 
-func (i *installed) addRule(e rule, change func(string)) error {
-	err := changeRule(netlink.RuleAdd, e)
-	if errors.Is(err, unix.EEXIST) {
-		return nil
+func (i *installed) addRule(e rtnl.Rule, change func(string)) error {
+	added, err := e.Add()
+	if added {
+		change(e.Command("add"))
 	}
-	if err != nil {
-		return explain(err)
+	return err
+}
+
+func (i *installed) removeRule(e rtnl.Rule, change func(string)) error {
+	there, err := e.Delete()
+	if there {
+		change(e.Command("del"))
 	}
-	change(e.command("add"))
+	return err
+}
+
+func (i *installed) addRoute(e rtnl.Route, change func(string)) error {
+	if err := e.Replace(); err != nil {
+		return err
+	}
+	change(e.Command("replace", i.device.Name))
 	return nil
 }
 
-func (i *installed) removeRule(e rule, change func(string)) error {
-	err := changeRule(netlink.RuleDel, e)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
+func (i *installed) removeRoute(e rtnl.Route, change func(string)) error {
+	there, err := e.Delete()
+	if there {
+		change(e.Command("del", i.device.Name))
 	}
-	if err != nil {
-		return fmt.Errorf("remove a rule: %w", err)
-	}
-	change(e.command("del"))
-	return nil
-}
-
-func (i *installed) addRoute(e route, change func(string)) error {
-	if err := netlink.RouteReplace(e.netlink(i.table(), i.device.Index)); err != nil {
-		return fmt.Errorf("add a route for %v: %w", e.to, err)
-	}
-	change(e.command("replace", i.device.Name, i.table()))
-	return nil
-}
-
-func (i *installed) removeRoute(e route, table int, change func(string)) error {
-	device := i.device.Index
-	if table != i.table() {
-		device = 0 // that has gone
-	}
-	err := netlink.RouteDel(e.netlink(table, device))
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("remove a route: %w", err)
-	}
-	change(e.command("del", i.device.Name, table))
-	return nil
+	return err
 }
 
 // framing is 1 for what all policies need, see frame.
-func framing(e rule) int {
-	if e.pref == prefExempt || e.pref == prefEnd || e.pref == prefSource {
+func framing(e rtnl.Rule) int {
+	if e.Pref == prefExempt || e.Pref == prefEnd || e.Pref == prefSource {
 		return 1
 	}
 	return 0
@@ -268,6 +246,6 @@ func deadTables() (func(table int) bool, error) {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}
 	return func(table int) bool {
-		return !slices.ContainsFunc(links, func(l netlink.Link) bool { return tableBase+l.Attrs().Index == table })
+		return table >= tableBase && !slices.ContainsFunc(links, func(l netlink.Link) bool { return tableBase+l.Attrs().Index == table })
 	}, nil
 }

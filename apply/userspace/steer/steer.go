@@ -21,7 +21,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -29,22 +28,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ipsec-quick/apply"
+	"ipsec-quick/apply/link/rtnl"
 )
 
-const (
-	// Mark (SO_MARK) is what IKE sockets and those of ESP have: they are not
-	// steered. It is also to be given when the kernel is asked for a route to a
-	// peer's outer address.
-	Mark = 0x49b50
-	// group (ip link set DEV group) is that of all our devices: the guards of one
-	// tunnel let what another one has decrypted pass.
-	group = 50
-	// protocol marks our rules and routes (rtm_protocol): ESP's number.
-	protocol = 50
-	// tableBase and the device's index make the number of a tunnel's table. No two
-	// devices of a network namespace have the same.
-	tableBase = 45000000
-)
+// tableBase and the device's index make the number of a tunnel's table. No two
+// devices of a network namespace have the same.
+const tableBase = 45000000
 
 // Options of Open.
 type Options struct {
@@ -72,14 +61,6 @@ type policy struct {
 
 // Open changes nothing.
 func Open(o Options) *Steer { return &Steer{o: o} }
-
-// MarkSocket exempts a socket from being steered.
-func MarkSocket(fd int) error {
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, Mark); err != nil {
-		return fmt.Errorf("%w (CAP_NET_ADMIN is needed)", os.NewSyscallError("SO_MARK", err))
-	}
-	return nil
-}
 
 // Sync makes the kernel have what these policies, all of the tunnel's, need, and
 // nothing of the tunnel's besides. The device has to be there; without policies
@@ -201,8 +182,8 @@ func (s *Steer) install(want map[policy]bool, guarded bool) error {
 func prepare(link netlink.Link) error {
 	const addrGenNone = 1 // IN6_ADDR_GEN_MODE_NONE
 	a := link.Attrs()
-	if a.Group != group {
-		if err := netlink.LinkSetGroup(link, group); err != nil {
+	if a.Group != rtnl.Group {
+		if err := netlink.LinkSetGroup(link, rtnl.Group); err != nil {
 			return err
 		}
 	}

@@ -78,8 +78,8 @@ func TestTunnelMode(t *testing.T) {
 	// What cannot be steered does not get out either.
 	n.expect("none", packet{what: "udp/7", from: "10.1.0.1", to: "10.2.0.1", dev: "out"})
 	n.expect("none", packet{what: "udp/7", from: "2001:db8:1::1", to: "2001:db8:2::1", dev: "out"})
-	n.expect("clear 10.1.0.1", packet{what: "udp/7", from: "10.1.0.1", to: "10.2.0.1", mark: Mark})
-	n.expect("clear 2001:db8:1::1", packet{what: "udp/7", from: "2001:db8:1::1", to: "2001:db8:2::1", mark: Mark})
+	n.expect("clear 10.1.0.1", packet{what: "udp/7", from: "10.1.0.1", to: "10.2.0.1", mark: apply.Mark})
+	n.expect("clear 2001:db8:1::1", packet{what: "udp/7", from: "2001:db8:1::1", to: "2001:db8:2::1", mark: apply.Mark})
 	n.sync(s)
 	if after := n.gw.state(); after != before {
 		t.Errorf("left:\n%s\nbefore:\n%s", after, before)
@@ -122,11 +122,11 @@ func TestTransportMode(t *testing.T) {
 		n.expect("tun 192.0.2.1", packet{what: what, to: "192.0.2.2"})
 		n.expect("tun 192.0.2.1", packet{what: what, from: "192.0.2.1", to: "192.0.2.2"})
 		n.expect("tun 2001:db8::1", packet{what: what, to: "2001:db8::2"})
-		n.expect("clear 192.0.2.1", packet{what: what, to: "192.0.2.2", mark: Mark})
-		n.expect("clear 2001:db8::1", packet{what: what, to: "2001:db8::2", mark: Mark})
+		n.expect("clear 192.0.2.1", packet{what: what, to: "192.0.2.2", mark: apply.Mark})
+		n.expect("clear 2001:db8::1", packet{what: what, to: "2001:db8::2", mark: apply.Mark})
 	}
 	n.gw.ip("-6 neigh flush dev out") // neighbour discovery goes on
-	n.expect("clear 2001:db8::1", packet{what: "udp/4500", to: "2001:db8::2", mark: Mark})
+	n.expect("clear 2001:db8::1", packet{what: "udp/4500", to: "2001:db8::2", mark: apply.Mark})
 }
 
 // A narrow pair beside a wide one, and traffic that is let pass.
@@ -294,8 +294,8 @@ func TestWidths(t *testing.T) {
 			t.Errorf("%v: %d, want %d", c.s, got, c.want)
 		}
 	}
-	if prefEnd >= 32766 {
-		t.Errorf("the last rule, %d, comes after the main table", prefEnd)
+	if last := prefUnbound + 2*128 + 1; last >= prefEnd {
+		t.Errorf("the last rule, %d, comes after what ends them", last)
 	}
 }
 

@@ -7,6 +7,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"ipsec-quick/apply"
+	"ipsec-quick/apply/link/rtnl"
 )
 
 // A socket that is not bound has no source address when it looks for a route; it
@@ -50,17 +53,17 @@ func (pl *planner) unbound(r *routing, p policy) error {
 	covered := func(q piece) bool { return q.src.IsValid() && p.Local.Contains(q.src) }
 	for _, q := range pieces {
 		e := matched
-		e.to, e.pref = limited(q.to), prefUnbound+2*(q.to.Addr().BitLen()-q.to.Bits())
+		e.To, e.Pref = limited(q.to), prefUnbound+2*(q.to.Addr().BitLen()-q.to.Bits())
 		if !ipv6 {
-			e.from = netip.PrefixFrom(netip.IPv4Unspecified(), 32)
+			e.From = netip.PrefixFrom(netip.IPv4Unspecified(), 32)
 		}
 		switch {
 		case covered(q):
 			r.rule(e)
-			r.routes = append(r.routes, route{to: q.to, src: q.src})
+			r.routes = append(r.routes, rtnl.Route{To: q.to, Src: q.src, Table: pl.table, Device: pl.device})
 		case within(q, pieces, covered):
 			// A narrower destination that the kernel uses another source for.
-			r.rule(rule{ipv6: ipv6, pref: e.pref + 1, from: e.from, to: e.to, skip: true})
+			r.rule(rtnl.Rule{IPv6: ipv6, Pref: e.Pref + 1, From: e.From, To: e.To, Goto: prefEnd})
 		}
 	}
 	return nil
@@ -103,7 +106,7 @@ func sourceFor(d netip.Prefix, main []netip.Prefix) netip.Addr {
 		if !d.Contains(a) || narrower(a, d, main) {
 			continue
 		}
-		routes, err := netlink.RouteGetWithOptions(a.AsSlice(), &netlink.RouteGetOptions{Mark: Mark})
+		routes, err := netlink.RouteGetWithOptions(a.AsSlice(), &netlink.RouteGetOptions{Mark: apply.Mark})
 		if err != nil {
 			continue
 		}
@@ -137,8 +140,8 @@ func lastOf(p netip.Prefix) netip.Addr {
 
 // mainTable lists the destinations of the main table.
 func mainTable(ipv6 bool) ([]netip.Prefix, error) {
-	list, err := stable(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(family(ipv6), &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	list, err := rtnl.Stable(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(int(family(ipv6)), &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 	})
 	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, nil
@@ -151,7 +154,7 @@ func mainTable(ipv6 bool) ([]netip.Prefix, error) {
 	}
 	var out []netip.Prefix
 	for _, r := range list {
-		if d := prefixOf(r.Dst); d.IsValid() && d.Bits() > 0 {
+		if d := rtnl.PrefixOf(r.Dst); d.IsValid() && d.Bits() > 0 {
 			out = append(out, d)
 		}
 	}
