@@ -23,15 +23,18 @@ type KernelAlgorithm struct {
 	AEAD    bool
 	ICVBits uint32 // AEAD and integrity: length of the ICV on the wire
 	KeyLens []int  // octets, an AEAD's with its 4 octets of salt
+
+	IVLen int // encryption: octets on the wire
+	Block int // encryption: what payload, padding and trailer together are a multiple of, in octets
 }
 
 var kernelAlgorithms = map[string]KernelAlgorithm{
-	AESGCM16:         {"rfc4106(gcm(aes))", true, 128, []int{20, 28, 36}},     // RFC 4106
-	ChaCha20Poly1305: {"rfc7539esp(chacha20,poly1305)", true, 128, []int{36}}, // RFC 7634
-	AESCBC:           {"cbc(aes)", false, 0, []int{16, 24, 32}},               // RFC 3602
-	HMACSHA256:       {"hmac(sha256)", false, 128, []int{32}},                 // RFC 4868
-	HMACSHA384:       {"hmac(sha384)", false, 192, []int{48}},                 // RFC 4868
-	HMACSHA512:       {"hmac(sha512)", false, 256, []int{64}},                 // RFC 4868
+	AESGCM16:         {"rfc4106(gcm(aes))", true, 128, []int{20, 28, 36}, 8, 4},     // RFC 4106
+	ChaCha20Poly1305: {"rfc7539esp(chacha20,poly1305)", true, 128, []int{36}, 8, 4}, // RFC 7634
+	AESCBC:           {"cbc(aes)", false, 0, []int{16, 24, 32}, 16, 16},             // RFC 3602
+	HMACSHA256:       {"hmac(sha256)", false, 128, []int{32}, 0, 0},                 // RFC 4868
+	HMACSHA384:       {"hmac(sha384)", false, 192, []int{48}, 0, 0},                 // RFC 4868
+	HMACSHA512:       {"hmac(sha512)", false, 256, []int{64}, 0, 0},                 // RFC 4868
 }
 
 // Kernel looks the algorithm up and checks its key's length.

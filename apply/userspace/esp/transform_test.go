@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -120,6 +121,10 @@ func TestSealOpen(t *testing.T) {
 func TestLengths(t *testing.T) {
 	for _, suite := range suites {
 		tr := suite.transform(t, false)
+		sa := apply.SA{Dst: netip.IPv4Unspecified(), Encryption: suite.encryption, Integrity: suite.integrity}
+		if got, want := sa.MTU(20+1480), tr.MaxPayload(1480); got != want {
+			t.Errorf("%v: apply says %d, we %d", suite, got, want)
+		}
 		for n := range 200 {
 			body := n + 2
 			for body%suite.align != 0 {

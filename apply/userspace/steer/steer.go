@@ -25,7 +25,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"ipsec-quick/apply"
 	"ipsec-quick/apply/link/rtnl"
@@ -137,7 +136,7 @@ func (s *Steer) Refresh() error {
 func (s *Steer) install(want map[policy]bool, guarded bool) error {
 	link, err := netlink.LinkByName(s.o.Device)
 	if err == nil {
-		err = prepare(link)
+		_, err = rtnl.SetUp(link)
 	}
 	if err != nil {
 		return fmt.Errorf("TUN device %s: %w", s.o.Device, err)
@@ -175,26 +174,6 @@ func (s *Steer) install(want map[policy]bool, guarded bool) error {
 	}
 	s.have = i
 	return nil
-}
-
-// prepare makes the device one that routes can lead to. The kernel is to send
-// nothing of its own there, such as router solicitations.
-func prepare(link netlink.Link) error {
-	const addrGenNone = 1 // IN6_ADDR_GEN_MODE_NONE
-	a := link.Attrs()
-	if a.Group != rtnl.Group {
-		if err := netlink.LinkSetGroup(link, rtnl.Group); err != nil {
-			return err
-		}
-	}
-	if a.Flags&unix.IFF_UP != 0 {
-		return nil
-	}
-	// Without IPv6 there is nothing to be set.
-	if err := netlink.LinkSetIP6AddrGenMode(link, addrGenNone); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
-		return err
-	}
-	return netlink.LinkSetUp(link)
 }
 
 // clear takes all away. The guard goes last.
