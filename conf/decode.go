@@ -26,6 +26,7 @@ type decoder struct {
 	ike      ikeSettings
 	esp      espSettings
 	lifetime lifetimeSettings
+	routed   bool // there is an [interface]
 }
 
 // parse reads the text of a tunnel file. Other files are read by open.
@@ -51,6 +52,9 @@ func parse(name string, self file, open func(string, int64) (file, error)) (*Tun
 		return nil, err
 	}
 	t.Path, t.Files = self.path, d.files
+	if t.Interface != nil && t.Interface.Name == "" {
+		t.Interface.Name = name
+	}
 	if self.mode.Perm()&0o022 != 0 && t.Hooks == nil {
 		p.warn(place{}, "run: chmod go-w "+shellWord(self.path), "others can change this file, and with it where the traffic goes")
 	}
@@ -128,7 +132,9 @@ func (d *decoder) tunnel(name string, root *table) *Tunnel {
 	}).or(DataplaneAuto)
 	d.readLocal(d.section(root, "local"))
 	t.Local = d.local
-	t.Interface = d.readInterface(d.section(root, "interface"))
+	device := d.section(root, "interface")
+	t.Interface = d.readInterface(device)
+	d.routed = t.Interface != nil
 	t.Hooks = readHooks(d.section(root, "hooks"), name)
 	ike := d.section(root, "ike")
 	d.ike = readIKE(ike)
@@ -136,6 +142,9 @@ func (d *decoder) tunnel(name string, root *table) *Tunnel {
 	d.esp = readESP(d.section(root, "esp"))
 	d.lifetime = readLifetime(d.section(root, "lifetime"))
 	d.peers(t, root)
+	if t.Interface != nil {
+		d.checkInterface(t.Interface, t.Peers, device.where("mtu"))
+	}
 	return t
 }
 

@@ -1,7 +1,9 @@
 package conf
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // The MTU of a device: the least that IPv4 allows (RFC 791), and the most
@@ -11,8 +13,11 @@ const (
 	maxMTU = 65535
 )
 
-// readInterface reads and checks [interface], which is refused until there is
-// something that serves it.
+// minMTU6 is the least that IPv6 allows (RFC 8200, Section 5).
+const minMTU6 = 1280
+
+// readInterface reads and checks [interface]. Names of DNS are refused until there
+// is something that serves them.
 func (d *decoder) readInterface(t *table) *Interface {
 	if t == nil {
 		return nil
@@ -38,6 +43,7 @@ func (d *decoder) readInterface(t *table) *Interface {
 		}
 	}
 	if v, ok := t.get("dns"); ok {
+		d.unserved(v.at, "leave it out", "DNS")
 		elements, _ := v.list(`["10.2.0.53", "corp.example.org"]`)
 		for _, e := range elements {
 			s, ok := e.text(`"10.2.0.53"`)
@@ -53,8 +59,21 @@ func (d *decoder) readInterface(t *table) *Interface {
 			}
 		}
 	}
-	d.unserved(t.at, "leave it out: the tunnel is policy-based", "[interface]")
 	return dev
+}
+
+// checkInterface looks at what an interface and the peers must be together.
+func (d *decoder) checkInterface(i *Interface, peers []Peer, mtu place) {
+	ipv6 := slices.ContainsFunc(i.Addresses, func(a netip.Prefix) bool { return a.Addr().Is6() })
+	for _, p := range peers {
+		for _, ts := range p.RemoteTS {
+			from, _ := ts.Bounds()
+			ipv6 = ipv6 || from.Is6()
+		}
+	}
+	if ipv6 && i.MTU > 0 && i.MTU < minMTU6 {
+		d.add(mtu, fmt.Sprintf(`write "auto", or %d or more`, minMTU6), "IPv6 needs an MTU of %d", minMTU6)
+	}
 }
 
 // deviceAddress is an address with its network, host bits and all.

@@ -8,8 +8,10 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -137,6 +139,9 @@ func dump(t *Tunnel) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("%s dataplane=%s id=%q address=%v ports=%d,%d", t.Name, t.Dataplane, t.Local.ID, t.Local.Address, t.Port, t.NATPort)
+	if i := t.Interface; i != nil {
+		line("interface %s %v mtu=%d table=%d", i.Name, i.Addresses, i.MTU, i.Table)
+	}
 	for _, p := range t.Peers {
 		line("%s endpoint=%v host=%q address=%v port=%d local=%v", p.Name, p.Endpoint, p.Endpoint.Host, p.Endpoint.Addr, p.Endpoint.Port, p.Address)
 		line("  ids=%q,%q psk=%d octets key=%v keys=%d", p.LocalID, p.RemoteID, len(p.Local.PSK), p.Local.Key != nil, len(p.Remote.Keys))
@@ -158,8 +163,14 @@ func mustHold(t testing.TB, tunnel *Tunnel) {
 	fail := func(p Peer, format string, args ...any) {
 		t.Errorf("peer %q: "+format, append([]any{p.Name}, args...)...)
 	}
-	if len(tunnel.Peers) == 0 || tunnel.Interface != nil || tunnel.Hooks != nil || tunnel.Port == tunnel.NATPort {
+	if len(tunnel.Peers) == 0 || tunnel.Hooks != nil || tunnel.Port == tunnel.NATPort {
 		t.Errorf("a tunnel that cannot be: %+v", tunnel)
+	}
+	if i := tunnel.Interface; i != nil {
+		if checkName(i.Name) != nil || slices.ContainsFunc(i.Addresses, func(a netip.Prefix) bool { return !a.IsValid() }) ||
+			i.MTU != 0 && (i.MTU < minMTU || i.MTU > maxMTU) || i.Table < TableOff {
+			t.Errorf("an interface that cannot be: %+v", i)
+		}
 	}
 	named := map[string]bool{}
 	for _, p := range tunnel.Peers {

@@ -80,6 +80,9 @@ func (d *decoder) peer(t *table) (Peer, spot) {
 		w, ok := v.word(string(ModeTunnel), string(ModeTransport))
 		return Mode(w), ok
 	}).or(ModeTunnel)
+	if d.routed && p.Mode == ModeTransport {
+		d.add(t.where("mode"), `write mode = "tunnel", or leave [interface] out`, "what is routed to an interface is carried in tunnel mode")
+	}
 	p.Start = d.readStart(t, endpoint.set)
 	if _, written := t.get("endpoint"); endpoint.set || !written {
 		d.checkPeer(&p, &s)

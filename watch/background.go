@@ -95,7 +95,10 @@ func inheritParts(o *BackgroundOptions, h *inheritance) (*parts, error) {
 	if err != nil {
 		return &p, err
 	}
-	if p.tunnel, err = conf.Load(p.facts.Path); err != nil {
+	if p.tunnel, err = conf.Load(p.facts.Path); err == nil {
+		err = p.facts.sameInterface(p.tunnel) // somebody may write it just now
+	}
+	if err != nil {
 		return &p, err
 	}
 	if err = p.openDataplane(o.Dataplane); err != nil {

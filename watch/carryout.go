@@ -21,12 +21,15 @@ func (l *loop) carryOut(a ike.Action) {
 		l.allocSPI(a)
 	case ike.InstallChild:
 		l.push(ike.Installed{Ref: a.Ref, Err: l.install(&a.Child)})
+		l.device.stale = true // its MTU
 	case ike.SwitchOutbound:
 		l.switchOutbound(&a.Child)
 	case ike.UpdateChild:
 		l.updateChild(&a.Old, &a.New)
+		l.device.stale = true
 	case ike.RemoveChild:
 		l.removeChild(a)
+		l.device.stale = true
 	case ike.RemovePolicies:
 		l.removePolicies(&a.Child)
 	case ike.Send:
@@ -101,6 +104,7 @@ func (l *loop) send(a ike.Send) {
 	if l.save() != nil {
 		return // the core sends it again
 	}
+	l.reach(a.Remote.Addr())
 	data := a.Data
 	if a.NATT {
 		data = append(append(make([]byte, 0, len(nonESP)+len(data)), nonESP...), data...)
@@ -139,7 +143,7 @@ func (l *loop) install(c *ike.ChildSA) error {
 func (l *loop) associations(c *ike.ChildSA, p *peer, selectors []apply.Selector) (in, out apply.SA) {
 	in = apply.SA{
 		SPI: c.SPIIn, Direction: apply.In, Src: c.Remote.Addr(), Dst: c.Local.Addr(),
-		ReqID: p.reqID, Mode: mode(c.Transport), ESN: c.Choice.ESN, ReplayWindow: p.conf.ESP.ReplayWindow,
+		ReqID: p.reqID, Mode: mode(c.Transport), ESN: c.Choice.ESN, ReplayWindow: p.conf.ESP.ReplayWindow, IfID: p.ifID,
 		Soft: limits(c.Soft), Hard: limits(c.Hard),
 	}
 	in.Encryption, in.Integrity = algorithms(c, c.In)
@@ -151,7 +155,7 @@ func (l *loop) associations(c *ike.ChildSA, p *peer, selectors []apply.Selector)
 	}
 	out = in
 	out.SPI, out.Direction, out.Src, out.Dst = c.SPIOut, apply.Out, in.Dst, in.Src
-	out.ReplayWindow = 0
+	out.ReplayWindow, out.Mark = 0, apply.Mark
 	out.Encryption, out.Integrity = algorithms(c, c.Out)
 	if c.Encap {
 		out.Encap = &apply.Encap{SrcPort: c.Local.Port(), DstPort: c.Remote.Port()}

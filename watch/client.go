@@ -116,7 +116,7 @@ func lastKnown(d *dir, pid int, open DataplaneOpener) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	bare := &Status{Tunnel: d.name, Dataplane: f.Dataplane, WatchPID: pid, Peers: []PeerStatus{}}
+	bare := &Status{Tunnel: d.name, Dataplane: f.Dataplane, Interface: f.Interface, WatchPID: pid, Peers: []PeerStatus{}}
 	t, err := conf.Load(f.Path)
 	if err != nil {
 		return bare, nil // the file is not what it was; the rest is still true
@@ -136,7 +136,7 @@ func lastKnown(d *dir, pid int, open DataplaneOpener) (*Status, error) {
 		sas = dp
 	}
 	s := describe(t, core, sas, bootTime())
-	s.Dataplane, s.WatchPID = f.Dataplane, pid
+	s.Dataplane, s.Interface, s.WatchPID = f.Dataplane, f.Interface, pid
 	return s, nil
 }
 

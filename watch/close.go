@@ -2,7 +2,6 @@ package watch
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"ipsec-quick/apply"
@@ -126,8 +125,11 @@ func (l *loop) undo() error {
 	if err == nil {
 		err = removeLeft(l.dp, l.reqIDs())
 	}
+	if err == nil && l.device.link != nil {
+		err = l.device.link.Remove()
+	}
 	if err != nil {
-		return fmt.Errorf("not all could be removed, `down` may be repeated: %w", err)
+		return incomplete(err)
 	}
 	return nil
 }

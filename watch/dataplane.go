@@ -19,6 +19,8 @@ type DataplaneOptions struct {
 	Tunnel *conf.Tunnel
 	Kind   string // as Tunnel.Dataplane; of a tunnel that is up, the one that it has
 	Dir    string // the tunnel's run directory
+	Device string // the name of its interface
+	Routed bool   // routes lead to that; else it is there in user space alone
 	Log    *slog.Logger
 
 	// Inherited are descriptors that a program before this one in the same process
@@ -78,12 +80,20 @@ func lacking(err error) bool {
 }
 
 func openUserspace(o DataplaneOptions) (apply.Dataplane, error) {
-	return userspace.Open(userspace.Options{
-		Dir: o.Dir, Name: o.Tunnel.Name, Mark: apply.Mark, Log: o.Log, IKE: o.IKE, Stray: o.Stray, Inherited: o.Inherited,
-		Steering: steer.Open(steer.Options{
-			Device: o.Tunnel.Name, Ports: []uint16{o.Tunnel.Port, o.Tunnel.NATPort}, Log: o.Log, Change: o.Change,
-		}),
-	})
+	plane := userspace.Options{
+		Dir: o.Dir, Name: o.Device, Mark: apply.Mark, Log: o.Log, IKE: o.IKE, Stray: o.Stray, Inherited: o.Inherited,
+	}
+	if o.Routed {
+		plane.Steering = unsteered{}
+	} else {
+		plane.Steering = steer.Open(steer.Options{
+			Device: o.Device, Ports: []uint16{o.Tunnel.Port, o.Tunnel.NATPort}, Log: o.Log, Change: o.Change,
+		})
+	}
+	if o.Tunnel.Interface != nil {
+		plane.MTU = o.Tunnel.Interface.MTU
+	}
+	return userspace.Open(plane)
 }
 
 // openDataplane opens the data plane: the one that the tunnel has, if it is up
@@ -92,10 +102,13 @@ func (p *parts) openDataplane(open DataplaneOpener) error {
 	in := &inward{dir: p.dir, change: p.obs.Change}
 	p.inward = in
 	o := DataplaneOptions{
-		Tunnel: p.tunnel, Kind: p.facts.Dataplane, Dir: p.dir.path, Log: p.log, IKE: in.receive, Stray: in.stray,
+		Tunnel: p.tunnel, Kind: p.facts.Dataplane, Dir: p.dir.path, Device: p.tunnel.Name, Log: p.log, IKE: in.receive, Stray: in.stray,
 		Change: func(command string) { in.change(command) }, Inherited: p.inherited,
 	}
 	p.inherited = nil
+	if p.facts.Interface != "" {
+		o.Device, o.Routed = p.facts.Interface, true
+	}
 	if o.Kind == "" {
 		o.Kind, o.Say = p.tunnel.Dataplane, p.obs.Change
 	}

@@ -162,11 +162,16 @@ func downDead(o *DownOptions, d *dir) error {
 	return p.leave(undoJournal(&p))
 }
 
-// leave ends with a tunnel of which nothing is left but its directory, unless err
-// says that there is more.
+// leave ends with a tunnel of which nothing is left but its interface and its
+// directory, unless err says that there is more.
 func (p *parts) leave(err error) error {
 	if err != nil {
 		return err
+	}
+	if d := p.openLink(p.obs.Change); d != nil {
+		if err := d.Remove(); err != nil {
+			return incomplete(err)
+		}
 	}
 	p.hooks.postDown()
 	return p.dir.remove()
@@ -224,9 +229,13 @@ func undoJournal(p *parts) error {
 		err = removeLeft(p.dp, reqIDsOf(p.facts))
 	}
 	if err != nil {
-		return fmt.Errorf("not all could be removed, `down` may be repeated: %w", err)
+		return incomplete(err)
 	}
 	return nil
+}
+
+func incomplete(err error) error {
+	return fmt.Errorf("not all could be removed, `down` may be repeated: %w", err)
 }
 
 // process is the one that has a tunnel's lock, by a descriptor that stays its

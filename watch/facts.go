@@ -18,6 +18,9 @@ type facts struct {
 	Guards    []string          `json:"guards"` // selectors of the guard policies
 	IDs       []string          `json:"ids"`    // who we are to our peers, see idText
 	Hooks     *hookFacts        `json:"hooks,omitempty"`
+
+	Interface   string `json:"interface,omitempty"`    // of a route-based tunnel
+	InterfaceID uint32 `json:"interface_id,omitempty"` // see link.FirstID
 }
 
 // before is what a loop before us left, if anything.
@@ -44,6 +47,13 @@ func (u *upRun) newFacts(before *facts) (*facts, error) {
 	var ids map[string]uint32
 	if before != nil {
 		ids, f.Guards, f.Dataplane, f.Hooks = before.ReqIDs, before.Guards, before.Dataplane, before.Hooks
+		f.Interface, f.InterfaceID = before.Interface, before.InterfaceID
+		err = f.sameInterface(t)
+	} else {
+		err = f.takeInterface(t, d)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if !u.again { // else what runs them knows no others
 		f.Hooks = newHookFacts(t.Hooks, f.Hooks, u.revived)

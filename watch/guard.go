@@ -28,6 +28,9 @@ func guards(p *peer) ([]apply.Policy, error) {
 	}
 	var out []apply.Policy
 	for _, s := range selectors {
+		if p.routed {
+			break // no other link's neighbours are behind the interface
+		}
 		for _, nd := range bypassND(s, p.local, p.remote) {
 			if !slices.Contains(out, nd) {
 				out = append(out, nd)
@@ -35,7 +38,7 @@ func guards(p *peer) ([]apply.Policy, error) {
 		}
 	}
 	for _, s := range selectors {
-		g := apply.Policy{Selector: s, Action: apply.Block, Mode: mode(p.conf.Mode == conf.ModeTransport), Guard: true}
+		g := apply.Policy{Selector: s, Action: apply.Block, Mode: mode(p.conf.Mode == conf.ModeTransport), Guard: true, IfID: p.ifID}
 		if p.conf.Start == conf.StartOnDemand && p.local.IsValid() && p.remote.IsValid() {
 			g.Action, g.Local, g.Remote, g.ReqID = apply.Trap, p.local, p.remote, p.reqID
 		}
@@ -144,9 +147,9 @@ func (l *loop) dropGuard(g apply.Policy) {
 
 // claimTraffic refuses selectors that another tunnel of this host guards: the
 // data plane has one policy for a selector, and taking one tunnel down would
-// take the other's guard away. What is new is then entered in our facts.
+// take the other's guard away. Those of interfaces are apart. What is new is then entered in our facts.
 func (l *loop) claimTraffic(want map[*peer][]apply.Policy) error {
-	if len(want) == 0 {
+	if len(want) == 0 || l.facts.Interface != "" {
 		return nil
 	}
 	var mine []string
@@ -183,6 +186,7 @@ func (l *loop) moved(p *peer, local, remote netip.Addr) {
 		return
 	}
 	p.local, p.remote = local, remote
+	l.device.stale = true
 	if err := l.setGuards(p); err != nil {
 		l.failed(err)
 	}

@@ -77,6 +77,8 @@ type loop struct {
 	answers  chan answer // from the resolver
 	calls    chan func() // from other goroutines, to run in the loop's
 
+	device  device
+	ifID    uint32 // of the xfrm interface, if that is what it is
 	peers   map[string]*peer
 	byReqID map[uint32]*peer
 	protect map[apply.Selector]apply.Policy // Protect policies that are installed
@@ -110,6 +112,8 @@ type loop struct {
 type peer struct {
 	conf      *conf.Peer
 	reqID     uint32
+	routed    bool         // the tunnel has an interface
+	ifID      uint32       // of that, where its packets are told by it
 	addresses []netip.Addr // of the endpoint; empty: not known
 	tried     []netip.Addr // of those, since the peer was reached or all were tried
 	looking   bool         // a lookup is under way
@@ -148,6 +152,7 @@ func (l *loop) settle() {
 		}
 	}
 	l.queue = nil
+	l.fitDevice()
 	l.answerRekeys()
 }
 
@@ -222,7 +227,7 @@ func forever() (bool, error) { return false, nil }
 func (l *loop) wait() time.Duration {
 	now := l.now()
 	wake := l.reconcileAt
-	for _, t := range []time.Time{l.core.NextDeadline(), l.nextRefresh(), l.rekeyDeadline(), l.closeDeadline(), l.watchdog.next()} {
+	for _, t := range []time.Time{l.core.NextDeadline(), l.nextRefresh(), l.rekeyDeadline(), l.closeDeadline(), l.fitDeadline(), l.watchdog.next()} {
 		if !t.IsZero() && t.Before(wake) {
 			wake = t
 		}

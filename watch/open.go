@@ -112,6 +112,7 @@ func open(p parts, leftovers bool) (*loop, error) {
 		l.log.Warn("steps of the clock are found within a minute only", "err", err)
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.device.link, l.ifID = p.openLink(l.changed), p.ifID()
 	l.reconcileAt = l.now().Add(reconcileEvery)
 	l.peers = l.peersOf(p.tunnel, nil)
 	l.knowAddresses()
@@ -137,6 +138,12 @@ func (l *loop) begin(leftovers bool) error {
 		}
 	} else if err := l.guardAll(); err != nil {
 		return err
+	}
+	l.device.stale, l.device.next = true, l.now()
+	if l.device.link != nil && !leftovers {
+		if err := l.syncDevice(); err != nil {
+			return err
+		}
 	}
 	l.push(ike.Tick{})
 	l.settle()

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"ipsec-quick/apply"
+	"ipsec-quick/apply/link"
 	"ipsec-quick/conf"
 )
 
@@ -15,9 +16,18 @@ import (
 func Plan(t *conf.Tunnel) ([]string, error) {
 	lines := []string{fmt.Sprintf("# UDP ports %d and %d on all addresses, for IKE and for ESP in UDP", t.Port, t.NATPort)}
 	ids := chooseReqIDs(t, nil, nil)
+	kernel := t.Dataplane != conf.DataplaneUserspace
+	var id uint32
+	if t.Interface != nil {
+		id = chooseInterfaceID(t.Name, nil, nil)
+	}
+	var peers []*peer
 	for i := range t.Peers {
 		c := &t.Peers[i]
-		p := &peer{conf: c, reqID: ids[c.Name]}
+		p := &peer{conf: c, reqID: ids[c.Name], routed: t.Interface != nil}
+		if kernel {
+			p.ifID = id
+		}
 		if c.Endpoint.Addr.IsValid() {
 			p.local = c.Address
 			if local, err := sourceFor(netip.Addr{}, c.Endpoint.Addr); err == nil && !p.local.IsValid() {
@@ -32,8 +42,35 @@ func Plan(t *conf.Tunnel) ([]string, error) {
 			return nil, err
 		}
 		lines = append(lines, more...)
+		peers = append(peers, p)
 	}
-	return planHooks(t, planDataplane(t, lines)), nil
+	lines = planDataplane(t, lines)
+	if t.Interface != nil {
+		more, err := planInterface(t, id, kernel, peers)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, more...)
+	}
+	return planHooks(t, lines), nil
+}
+
+// planInterface is what comes after the guards.
+func planInterface(t *conf.Tunnel, id uint32, kernel bool, peers []*peer) ([]string, error) {
+	s, err := interfaceState(t.Interface, peers)
+	if err != nil {
+		return nil, err
+	}
+	mtu := "# its MTU is what the path, the cipher and a NAT leave of a packet, once they are known"
+	if s.MTU = t.Interface.MTU; s.MTU != 0 {
+		mtu = "# its MTU is set"
+	} else if kernel {
+		s.MTU = apply.LeastMTU6
+	}
+	lines, err := link.Plan(link.Options{
+		Name: t.Interface.Name, ID: id, XFRM: kernel, Ports: []uint16{t.Port, t.NATPort},
+	}, s)
+	return append([]string{fmt.Sprintf("# before the first message, interface %s: what is routed there is encrypted or dropped", t.Interface.Name), mtu}, lines...), err
 }
 
 // planHooks puts the commands of hooks around the rest.
@@ -55,6 +92,9 @@ func planHooks(t *conf.Tunnel, lines []string) []string {
 // planDataplane says which data plane it is that does the rest.
 func planDataplane(t *conf.Tunnel, lines []string) []string {
 	steering := fmt.Sprintf("in user space, with a TUN device %s, routing rules that bring it the traffic of the selectors, and an nftables table", t.Name)
+	if t.Interface != nil {
+		steering = fmt.Sprintf("in user space, with a TUN device %s in the place of an xfrm interface", t.Interface.Name)
+	}
 	switch t.Dataplane {
 	case conf.DataplaneKernel:
 		return append([]string{"# data plane: the kernel"}, lines...)
@@ -101,7 +141,7 @@ func planSAs(p *peer) []string {
 	c := p.conf
 	l := c.Lifetime
 	sa := apply.SA{
-		Direction: apply.In, Src: p.remote, Dst: p.local, ReqID: p.reqID, ReplayWindow: c.ESP.ReplayWindow, ESN: c.ESP.ESN,
+		Direction: apply.In, Src: p.remote, Dst: p.local, ReqID: p.reqID, ReplayWindow: c.ESP.ReplayWindow, ESN: c.ESP.ESN, IfID: p.ifID,
 		Mode: mode(c.Mode == conf.ModeTransport),
 		Soft: apply.Limits{Bytes: l.SoftBytes, Packets: l.SoftPackets, Use: l.SoftUse},
 		Hard: apply.Limits{Bytes: l.HardBytes, Packets: l.HardPackets, Use: l.HardUse, Time: l.HardTime},
@@ -111,14 +151,14 @@ func planSAs(p *peer) []string {
 	}
 	agreed := func(s string) string { return strings.ReplaceAll(s, "0x00000000", "<agreed>") }
 	lines := []string{agreed(sa.InstallCommand())}
-	sa.Direction, sa.Src, sa.Dst, sa.ReplayWindow, sa.Soft.Time = apply.Out, p.local, p.remote, 0, l.SoftTime
+	sa.Direction, sa.Src, sa.Dst, sa.ReplayWindow, sa.Soft.Time, sa.Mark = apply.Out, p.local, p.remote, 0, l.SoftTime, apply.Mark
 	lines = append(lines, agreed(sa.InstallCommand()))
 	selectors, err := pairs(resolved(c.LocalTS, p.local), resolved(c.RemoteTS, p.remote))
 	if err != nil {
 		return lines // the guards would have failed before
 	}
 	for _, s := range selectors {
-		policy := apply.Policy{Selector: s, Action: apply.Protect, Mode: sa.Mode, Local: p.local, Remote: p.remote, ReqID: p.reqID}
+		policy := apply.Policy{Selector: s, Action: apply.Protect, Mode: sa.Mode, Local: p.local, Remote: p.remote, ReqID: p.reqID, IfID: p.ifID}
 		for _, command := range policy.SetCommands() {
 			lines = append(lines, agreed(command))
 		}

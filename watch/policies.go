@@ -24,7 +24,7 @@ func (l *loop) switchOutbound(c *ike.ChildSA) {
 	for _, s := range selectors {
 		policy := apply.Policy{
 			Selector: s, Action: apply.Protect, Mode: mode(c.Transport),
-			Local: c.Local.Addr(), Remote: c.Remote.Addr(), ReqID: p.reqID, SPI: c.SPIOut,
+			Local: c.Local.Addr(), Remote: c.Remote.Addr(), ReqID: p.reqID, SPI: c.SPIOut, IfID: p.ifID,
 		}
 		before, ok := l.protect[s]
 		switch {

@@ -85,6 +85,7 @@ func (l *loop) reconcile() {
 	}
 	l.redate(stepped)
 	l.forgetLapsed(sas)
+	l.device.stale = true
 	if dp, ok := l.dp.(refresher); ok {
 		if err := dp.Refresh(); err != nil {
 			l.log.Error("traffic may not find its way to ESP", "err", err)

@@ -26,6 +26,7 @@ import (
 // Reloaded is what a reload did.
 type Reloaded struct {
 	Peers    []PeerChange `json:"peers,omitempty"`    // none: the file says what it said
+	Device   bool         `json:"device,omitempty"`   // addresses, MTU or routes of the interface are others
 	Warnings []conf.Error `json:"warnings,omitempty"` // about the file
 	commands []string     // the changes to this host
 }
@@ -47,12 +48,12 @@ func (l *loop) fixed(t *conf.Tunnel) error {
 		return &Fixed{"ike.nat_port"}
 	case t.Dataplane != conf.DataplaneAuto && t.Dataplane != l.dp.Name():
 		return &Fixed{"dataplane"}
-	case !reflect.DeepEqual(t.Interface, l.tunnel.Interface):
-		return &Fixed{"[interface]"}
 	case !reflect.DeepEqual(t.Hooks, l.hooks.file()):
 		return &Fixed{"[hooks]"}
+	case inUserspace(l.dp) && t.Interface != nil && l.tunnel.Interface != nil && t.Interface.MTU != l.tunnel.Interface.MTU:
+		return &Fixed{"interface.mtu"}
 	}
-	return nil
+	return l.facts.sameInterface(t)
 }
 
 // reload moves the tunnel to what its file says now. It may be called by any
@@ -99,12 +100,15 @@ func (l *loop) moveTo(t *conf.Tunnel) (*Reloaded, error) {
 	if err := l.fixed(t); err != nil {
 		return nil, err
 	}
-	done := &Reloaded{Peers: changesOf(l.tunnel, t), Warnings: t.Warnings}
+	done := &Reloaded{
+		Peers: changesOf(l.tunnel, t), Device: !reflect.DeepEqual(l.tunnel.Interface, t.Interface), Warnings: t.Warnings,
+	}
 	l.commands = &done.commands
 	defer func() { l.commands = nil }()
 	if err := l.replacePeers(t); err != nil {
 		return nil, err
 	}
+	l.device.stale = true
 	l.push(ike.Reconfigure{Peers: l.corePeers()})
 	l.settle()
 	l.dropStrays()
@@ -151,6 +155,7 @@ func (l *loop) peersOf(t *conf.Tunnel, before map[string]*peer) map[string]*peer
 			}
 		}
 		q.conf, q.reqID = c, l.facts.ReqIDs[c.Name]
+		q.routed, q.ifID = l.device.link != nil, l.ifID
 		if c.Endpoint.Addr.IsValid() {
 			q.addresses = []netip.Addr{c.Endpoint.Addr}
 		}

@@ -15,8 +15,9 @@ import (
 type Status struct {
 	Tunnel    string       `json:"tunnel"`
 	Dataplane string       `json:"dataplane"`
-	WatchPID  int          `json:"watch_pid"` // 0: the loop has died
-	Version   string       `json:"version"`   // of the loop; empty: it has died
+	Interface string       `json:"interface,omitempty"` // of a route-based tunnel
+	WatchPID  int          `json:"watch_pid"`           // 0: the loop has died
+	Version   string       `json:"version"`             // of the loop; empty: it has died
 	Peers     []PeerStatus `json:"peers"`
 	Dropped   Dropped      `json:"dropped"`
 }
@@ -128,7 +129,7 @@ type Dropped struct {
 // status is that of a living loop.
 func (l *loop) status() *Status {
 	s := describe(l.tunnel, l.core, l.dp, l.now())
-	s.WatchPID, s.Version = os.Getpid(), Version()
+	s.WatchPID, s.Version, s.Interface = os.Getpid(), Version(), l.facts.Interface
 	s.Dropped.ESP = l.in.drops.esp.Load() + l.dp.Unknown()
 	s.Dropped.Malformed += l.in.drops.runt.Load() + l.in.drops.noAddr.Load()
 	s.Dropped.Flooded += l.in.drops.flood.Load()

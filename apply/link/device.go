@@ -133,15 +133,24 @@ func (l *Link) syncAddresses(d netlink.Link, want []netip.Prefix) error {
 }
 
 func (o *Options) addressCommand(verb string, p netip.Prefix) string {
-	return fmt.Sprintf("ip addr %s %v dev %s", verb, p, o.Name)
+	flags := ""
+	if verb == "add" && p.Addr().Is6() {
+		flags = " nodad"
+	}
+	return fmt.Sprintf("ip addr %s %v dev %s%s", verb, p, o.Name, flags)
 }
 
-// address without a broadcast address: nobody else is on this link.
+// address has no broadcast address and is not looked for at others: nobody else is
+// on this link. A route's source can be it at once.
 func address(p netip.Prefix) *netlink.Addr {
-	return &netlink.Addr{
+	a := &netlink.Addr{
 		IPNet:     &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
 		Broadcast: net.IPv4zero,
 	}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	return a
 }
 
 // removeDevice removes the xfrm interface. A TUN device goes with its data plane:

@@ -72,6 +72,8 @@ func (b *bench) attach(a *association) error {
 
 func (b *bench) detach(a *association) { delete(b.paths, a) }
 
+func (b *bench) fit(bool) error { return nil }
+
 func (b *bench) receive(_, _ netip.AddrPort, _ []byte) { _ = b.note("receive") }
 
 func (b *bench) listen() { _ = b.note("listen") }

@@ -84,7 +84,7 @@ func (w *workers) attach(a *association) error {
 	// Who finds the old one closing looks again, and finds this one.
 	a.path.Store(pa)
 	w.leave(old)
-	return w.fitMTU()
+	return w.fit(false)
 }
 
 // detach is the carrier's.

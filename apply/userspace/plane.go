@@ -27,7 +27,8 @@ import (
 // Options are those of Open.
 type Options struct {
 	Dir      string // the tunnel's run directory, which is there
-	Name     string // of the tunnel, and of its TUN device
+	Name     string // of the TUN device
+	MTU      int    // of that device; 0: what the paths to the peers have room for
 	Mark     uint32 // of IKE sockets and ESP (SO_MARK), which steering leaves alone
 	Steering Steering
 	Log      *slog.Logger
@@ -71,6 +72,9 @@ type carrier interface {
 	attach(*association) error
 	// detach takes it from one that no table has any more.
 	detach(*association)
+	// fit gives the TUN device the MTU that all SAs have room for; with ask, what
+	// the kernel knows of the paths to the peers is looked at anew.
+	fit(ask bool) error
 	// receive takes an ESP packet that came to an IKE socket.
 	receive(local, remote netip.AddrPort, data []byte)
 	// bequeath stops moving packets, and returns duplicates of the descriptors that

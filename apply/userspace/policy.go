@@ -111,7 +111,8 @@ func (p *Plane) SwitchOutbound(policy apply.Policy) error {
 
 // Refresh puts back what others took away of what brings traffic here, and tries
 // again to reach the peers of SAs that had no way to them when they were taken up.
-// It is to be called now and then.
+// It finds out whether the paths have become wider or narrower. It is to be called
+// now and then.
 func (p *Plane) Refresh() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,5 +128,5 @@ func (p *Plane) Refresh() error {
 			failed = errors.Join(failed, fmt.Errorf("SA %08x has no way to its peer: %w", id.SPI, err))
 		}
 	}
-	return errors.Join(failed, p.o.Steering.Refresh())
+	return errors.Join(failed, p.carrier.fit(true), p.o.Steering.Refresh())
 }

@@ -70,6 +70,9 @@ func (p *Plane) forget(a *association) {
 	}
 	p.sad.recycle(a.slot)
 	delete(p.sas, a.id())
+	if err := p.carrier.fit(false); err != nil {
+		p.o.Log.Warn("the MTU may be too small", "err", err)
+	}
 }
 
 // installed finds what is under a name. An SA at its hard limit is gone.

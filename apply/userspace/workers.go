@@ -152,7 +152,7 @@ func (w *workers) start() error {
 	w.device, w.mtu = device, 0
 	w.join.Store(&device.Offloads)
 	w.send()
-	return w.fitMTU()
+	return w.fit(false)
 }
 
 // listen is the carrier's.
@@ -260,27 +260,36 @@ func (w *workers) receive(local, remote netip.AddrPort, data []byte) {
 	w.received.flush()
 }
 
-// fitMTU gives the TUN device the MTU that all SAs have room for, so that TCP
-// makes segments that fit.
-func (w *workers) fitMTU() error {
+// fit is the carrier's. So TCP makes segments that fit.
+func (w *workers) fit(ask bool) error {
 	if w.device == nil {
 		return nil
 	}
-	mtu, segments := maxPacket, outer.MaxTrain
+	room, segments := maxPacket, outer.MaxTrain
 	for _, a := range w.p.sas {
 		pa := a.path.Load()
 		if a.direction != apply.Out || pa == nil {
 			continue
 		}
+		if ask {
+			pa.conn.RefreshMTU()
+		}
 		longest := pa.conn.MaxPacket()
-		mtu = min(mtu, a.header()+a.transform.MaxPayload(longest))
+		room = min(room, a.header()+a.transform.MaxPayload(longest))
 		segments = min(segments, outer.MaxTrainOctets/longest)
 	}
-	if mtu == maxPacket { // there is no SA
-		mtu = leastMTU
+	mtu := max(room, w.leastMTU())
+	if room == maxPacket { // there is no SA
+		mtu = max(w.mtu, leastMTU)
 	}
-	if mtu = max(mtu, w.leastMTU()); mtu == w.mtu {
+	if w.p.o.MTU > 0 {
+		mtu = w.p.o.MTU
+	}
+	if mtu == w.mtu {
 		return nil
+	}
+	if room < mtu {
+		w.p.o.Log.Warn("the path is too short for the device's MTU: ESP is sent in fragments, or the sender told", "mtu", mtu, "room", room)
 	}
 	w.mtu = mtu
 	return w.device.SetMTU(mtu, segments)

@@ -29,7 +29,10 @@ func reloadCommand() *cli.Command {
 			for _, change := range done.Peers {
 				say(c, "%v", change)
 			}
-			if len(done.Peers) == 0 {
+			if done.Device {
+				say(c, "the interface is as the tunnel file says now")
+			}
+			if len(done.Peers) == 0 && !done.Device {
 				say(c, "%s: the tunnel file says what it said; nothing was changed", name)
 			}
 			return nil

@@ -12,6 +12,9 @@ import (
 func showTunnel(s screen, t *watch.Status) {
 	s.head(green, "tunnel", t.Tunnel)
 	s.line(1, "data plane", "%s", t.Dataplane)
+	if t.Interface != "" {
+		s.line(1, "interface", "%s", t.Interface)
+	}
 	if t.WatchPID != 0 {
 		s.line(1, "loop", "process %d, version %s", t.WatchPID, t.Version)
 	} else {
