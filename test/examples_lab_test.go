@@ -41,6 +41,8 @@ var exampleCases = []struct {
 	{"responder-two-peers", exampleEnd{"responder-two-peers/hub.toml", "10.0.7.7"}, exampleEnd{"responder-two-peers/north.toml", "10.1.7.7"}, true},
 	{"responder-two-peers", exampleEnd{"responder-two-peers/hub.toml", "10.0.7.7"}, exampleEnd{"responder-two-peers/south.toml", "10.2.7.7"}, true},
 	{"responder-two-peers", exampleEnd{"responder-two-peers/hub.toml", "10.0.7.7"}, exampleEnd{"responder-two-peers/swanctl.conf", "10.1.7.7"}, true},
+	{"default-route", exampleEnd{"default-route/laptop.toml", "10.99.0.2"}, exampleEnd{"default-route/gateway.toml", "203.0.113.7"}, false},
+	{"default-route", exampleEnd{"default-route/laptop.toml", "10.99.0.2"}, exampleEnd{"default-route/swanctl.conf", "203.0.113.7"}, false},
 }
 
 const (

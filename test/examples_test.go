@@ -98,6 +98,7 @@ func TestExamplesMeet(t *testing.T) {
 		{"host-to-host-transport/a.toml", "host-to-host-transport/b.toml"},
 		{"responder-two-peers/hub.toml", "responder-two-peers/north.toml"},
 		{"responder-two-peers/hub.toml", "responder-two-peers/south.toml"},
+		{"default-route/laptop.toml", "default-route/gateway.toml"},
 	} {
 		t.Run(pair[1], func(t *testing.T) {
 			outside(t)

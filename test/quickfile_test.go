@@ -22,6 +22,7 @@ type quickFile struct {
 	lifetime          string // lines of [lifetime]
 	more              string // lines of [[peer]]
 	ikeMore           string // lines of [ike]
+	device            string // [interface] and its lines
 }
 
 const noPSK = "-"
@@ -42,6 +43,7 @@ func (f quickFile) String() string {
 	if f.lifetime != "" {
 		line("[lifetime]\njitter = \"0%%\"\n%s", f.lifetime)
 	}
+	line("%s", f.device)
 	line("[[peer]]\nname = \"other\"\nid = %q", f.peerID)
 	if f.psk == "" {
 		f.psk = testPSK

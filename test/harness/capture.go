@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -207,6 +208,14 @@ func (c *Capture) NothingClear() {
 func (c *Capture) NothingClearFrom(h *Host) {
 	c.t.Helper()
 	c.nothingClear(func() int { return c.from[h.Name] })
+}
+
+// ClearFrom returns how many packets in clear a host has sent so far, and the first
+// ones of all hosts.
+func (c *Capture) ClearFrom(h *Host) (n int, first []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.from[h.Name], slices.Clone(c.clear)
 }
 
 func (c *Capture) nothingClear(count func() int) {
