@@ -31,8 +31,8 @@ type background struct {
 	signal *net.UnixConn
 }
 
-// spawn starts the background process.
-func spawn(program string, p *parts) (*background, error) {
+// spawn starts the background process, with crash as its stderr.
+func spawn(program string, p *parts, crash *os.File) (*background, error) {
 	h, err := bequeath(p.dir, p.sockets, p.listener, p.handover)
 	if err != nil {
 		return nil, err
@@ -52,11 +52,6 @@ func spawn(program string, p *parts) (*background, error) {
 		return nil, errors.Join(err, signal.Close())
 	}
 	defer null.Close()
-	crash, err := crashOutput(p.dir)
-	if err != nil {
-		return nil, errors.Join(err, signal.Close())
-	}
-	defer crash.Close()
 	files := []uintptr{null.Fd(), null.Fd(), crash.Fd()}
 	there := *h // the same by the numbers that they have there
 	there.Background = true

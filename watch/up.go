@@ -153,8 +153,14 @@ func (u *upRun) spawn() {
 	}
 	p := u.parts
 	u.spawned = make(chan spawned, 1)
+	crash, err := crashOutput(p.dir) // not later: `down` may remove the folder meanwhile
+	if err != nil {
+		u.spawned <- spawned{nil, err}
+		return
+	}
 	go func() {
-		process, err := spawn(program, &p)
+		defer crash.Close()
+		process, err := spawn(program, &p, crash)
 		u.spawned <- spawned{process, err}
 	}()
 }
