@@ -13,6 +13,8 @@ guest_packages=(
 	iproute2 iputils-ping nftables iperf3 tcpdump conntrack
 	# the rest of a host
 	kmod procps util-linux less xz-utils strace
+	# the service manager and the packages of a host
+	systemd rpm
 )
 
 # What boots the VM, from the same release: QEMU before 8.1 translates code that
@@ -22,7 +24,7 @@ vm_packages=(qemu-system-x86 virtiofsd)
 # What the kernel must offer to the tests, as modules or built in. Algorithms
 # are left out: the kernel loads them when the first SA asks for them.
 kernel_modules=(
-	esp4 esp6 xfrm_user veth bridge dummy tun sch_netem
+	esp4 esp6 xfrm_user veth bridge dummy tun sch_netem overlay
 	nf_tables nft_chain_nat nft_masq
 )
 
