@@ -98,7 +98,7 @@ uninstall:
 	done
 	rm -f '$(SHARE)'/{bash-completion/completions/ipsec-quick,zsh/site-functions/_ipsec-quick,fish/vendor_completions.d/ipsec-quick.fish}
 	rm -rf '$(SHARE)/ipsec-quick'
-	[[ -z '$(UNITDIR)' ]] || (cd '$(DESTDIR)$(UNITDIR)' && rm -f $(UNITS))
+	[[ -z '$(UNITDIR)' ]] || rm -f $(UNITS:%='$(DESTDIR)$(UNITDIR)'/%)
 
 # Packages have what install installs. Times are the commit's, so that the same
 # commit gives the same packages, bit by bit.
