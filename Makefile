@@ -60,7 +60,7 @@ NFPM          = $(CACHE_DIR)/nfpm-$(NFPM_VERSION)-$(shell $(GO) env GOVERSION)/n
 WIREGUARD_VERSION := v0.0.0-20260522210424-ecfc5a8d5446
 WIREGUARD          = $(CACHE_DIR)/wireguard-go-$(WIREGUARD_VERSION)/wireguard
 
-SCRIPTS := .ci/need .ci/run .nfpm/postinstall .nfpm/preremove .nfpm/postremove .nfpm/version examples/demo \
+SCRIPTS := .ci/need .ci/run .ci/nfpm/postinstall .ci/nfpm/preremove .ci/nfpm/postremove .ci/nfpm/version examples/demo \
            test/lab/guest test/lab/run test/lab/setup cmd/ipsec-quick/completion/ipsec-quick.bash
 PAGES   := man/ipsec-quick.8 man/ipsec-quick-exporter.8 man/ipsec-quick.toml.5 man/ipsec-quick-expire.7
 UNITS   := ipsec-quick@.service ipsec-quick.target ipsec-quick-exporter.service
@@ -106,7 +106,7 @@ packages: $(NFPM)
 	@umask 022
 	rm -rf bin/packages
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct)
-	VERSION=$$(.nfpm/version '$(VERSION)')
+	VERSION=$$(.ci/nfpm/version '$(VERSION)')
 	export SOURCE_DATE_EPOCH VERSION
 	for ARCH in $(ARCHS); do
 		export ARCH STAGE=bin/packages/$$ARCH
@@ -118,7 +118,7 @@ packages: $(NFPM)
 		gzip -9n "$$doc/CHANGELOG.md" "$$STAGE"/usr/share/man/man?/*
 		find "$$STAGE" -exec touch -hd "@$$SOURCE_DATE_EPOCH" {} +
 		for format in deb rpm; do
-			'$(NFPM)' package --config .nfpm/nfpm.yaml --packager $$format --target bin/packages >/dev/null
+			'$(NFPM)' package --config .ci/nfpm/nfpm.yaml --packager $$format --target bin/packages >/dev/null
 		done
 		rm -rf "$$STAGE" "$$STAGE.programs"
 	done
