@@ -137,6 +137,7 @@ pre_up = ["echo %i >/etc/hooked"]`
 	capture.NothingClear()
 	if inUserspace() { // the same in the kernel, and long under emulation
 		m.freeze(annex)
+		m.byHand(annex)
 		m.spoil(annex)
 		m.remove("dpkg", "--remove", "ipsec-quick")
 		m.Run("rpm", "--install", "--nodeps", packageOf(t, "rpm"))
@@ -300,17 +301,31 @@ func (m *machine) freeze(unit string) {
 	m.wantEstablished(unit)
 }
 
-// spoil has a unit fail by a wrong tunnel file, which is not tried again.
-func (m *machine) spoil(unit string) {
+// byHand has a tunnel up that was not brought up by its unit, which leaves it alone.
+func (m *machine) byHand(unit string) {
 	m.t.Helper()
 	m.Run("systemctl", "stop", unit)
-	m.Run("sh", "-c", "echo 'endpiont = 1' >>/etc/ipsec-quick/annex.toml")
+	m.Run("ipsec-quick", "up", "annex")
+	m.wantFailure(unit, exitRefused)
+	m.Run("ipsec-quick", "down", "annex")
+}
+
+// wantFailure wants a unit to fail when it is started, and not to be started again.
+func (m *machine) wantFailure(unit string, code int) {
+	m.t.Helper()
 	if r := m.Exec("systemctl", "start", unit); r.Err == nil {
-		m.t.Error("a wrong tunnel file is started")
+		m.t.Errorf("%s is started", unit)
 	}
-	if result := m.Show(unit, "SubState") + ", exit status " + m.Show(unit, "ExecMainStatus"); result != fmt.Sprintf("failed, exit status %d", exitBadFile) {
-		m.t.Errorf("with a wrong tunnel file the unit is %s", result)
+	if result, want := m.Show(unit, "SubState")+" "+m.Show(unit, "ExecMainStatus"), fmt.Sprint("failed ", code); result != want {
+		m.t.Errorf("%s is %s, not %s", unit, result, want)
 	}
+}
+
+// spoil makes a unit's tunnel file wrong.
+func (m *machine) spoil(unit string) {
+	m.t.Helper()
+	m.Run("sh", "-c", "echo 'endpiont = 1' >>/etc/ipsec-quick/annex.toml")
+	m.wantFailure(unit, exitBadFile)
 }
 
 // remove removes the package while a tunnel is up, which takes it down.

@@ -17,7 +17,7 @@ const (
 	exitOK           = 0
 	exitOther        = 1
 	exitUsage        = 64 // EX_USAGE
-	exitRefused      = 69 // EX_UNAVAILABLE: by the peer, or this kernel lacks something
+	exitRefused      = 69 // EX_UNAVAILABLE: by the peer, or this kernel lacks something, or another loop is there
 	exitNoAnswer     = 75 // EX_TEMPFAIL: in time
 	exitNotPermitted = 77 // EX_NOPERM
 	exitBadFile      = 78 // EX_CONFIG: the tunnel file
@@ -49,6 +49,7 @@ func codeOf(err error) int {
 		late       *watch.NoAnswer
 		missing    *noFile
 		source     *foreign.Error
+		running    *watch.Running
 	)
 	switch {
 	case errors.As(err, &said):
@@ -61,7 +62,8 @@ func codeOf(err error) int {
 		return exitNotPermitted
 	case errors.As(err, &late), errors.Is(err, watch.ErrNoAnswer):
 		return exitNoAnswer
-	case ike.Refused(err), errors.As(err, &noESP), errors.As(err, &noAlg):
+	case ike.Refused(err), errors.As(err, &noESP), errors.As(err, &noAlg),
+		errors.As(err, &running) && !running.Starting:
 		return exitRefused
 	case ike.TimedOut(err):
 		return exitNoAnswer

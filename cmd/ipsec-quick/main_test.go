@@ -162,14 +162,14 @@ func TestExitCodes(t *testing.T) {
 		exitNotPermitted: {&xfrm.NoPermission{}, fs.ErrPermission, fmt.Errorf("x: %w", os.ErrPermission)},
 		exitRefused: {
 			&xfrm.NoESP{}, &xfrm.NoAlgorithm{}, &ike.IdentityError{What: "identity", Err: errors.New("no")},
-			&watch.Failed{Peer: "x", Err: &ike.PeerError{}},
+			&watch.Failed{Peer: "x", Err: &ike.PeerError{}}, &watch.Running{},
 		},
 		exitNoAnswer: {
 			&ike.TimeoutError{}, &watch.NoAnswer{}, fmt.Errorf("x: %w", watch.ErrNoAnswer),
 			// Out of time is out of time, whatever went wrong on the way.
 			&watch.NoAnswer{Last: &ike.PeerError{}},
 		},
-		exitOther: {errors.New("no"), &watch.PortHeld{Port: 500}, context.Canceled, &watch.Conflict{}},
+		exitOther: {errors.New("no"), &watch.PortHeld{Port: 500}, context.Canceled, &watch.Conflict{}, &watch.Running{Starting: true}},
 	} {
 		for _, err := range errs {
 			if got := codeOf(err); got != want {

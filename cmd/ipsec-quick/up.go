@@ -81,6 +81,8 @@ func up(c *cli.Context) error {
 	})
 	var running *watch.Running
 	switch {
+	case errors.As(err, &running) && c.Bool("foreground"):
+		return fmt.Errorf("%w: it is not this process's to keep up; take it down first", running)
 	case errors.As(err, &running):
 		return alreadyUp(c, running, path)
 	case err != nil:
