@@ -56,6 +56,10 @@ echo '%s' >office.toml
 echo '%s' >annex.toml
 echo '%s' >/etc/office.psk
 systemctl enable ` + office + ` ` + annex + ` ` + exporter + `
+`
+
+// analysis wants systemd to find nothing wrong with the units.
+const analysis = `
 verified=$(systemd-analyze verify --man=no ` + office + ` ` + annex + ` ` + both + ` ` + exporter + ` 2>&1)
 echo "$verified"
 test -z "$verified"
@@ -74,7 +78,9 @@ type machine struct {
 }
 
 // TestSystemd boots a machine with systemd and two tunnels whose peers are not
-// there yet, and goes through what an operator and fate do to them.
+// there yet, and goes through what an operator and fate do to them. With the
+// kernel's data plane it leaves out what is the same there: under emulation each
+// command takes a second.
 func TestSystemd(t *testing.T) {
 	row := harness.NewRow("8. More", "systemd, two units of the deb package", "initiator")
 	t.Parallel()
@@ -89,7 +95,11 @@ pre_up = ["echo %i >/etc/hooked"]`
 	capture := harness.StartCapture(t, n)
 	deb := packageOf(t, "deb")
 	booted := time.Now()
-	m.Systemd = harness.BootSystemd(t, a, fmt.Sprintf(installScript, deb, toB, toC.String()+hooks, testPSK))
+	script := fmt.Sprintf(installScript, deb, toB, toC.String()+hooks, testPSK)
+	if inUserspace() {
+		script += analysis
+	}
+	m.Systemd = harness.BootSystemd(t, a, script)
 
 	// What the tunnels cover is blocked, and the units are ready although nobody
 	// answers.
@@ -130,12 +140,15 @@ pre_up = ["echo %i >/etc/hooked"]`
 	}
 	stream = harness.StartStream(t, a, a.Inner4, b, b.Inner4, soakRate())
 	m.reload(office)
-	m.upgrade(deb, office)
+	if inUserspace() {
+		m.upgrade(deb, office)
+	}
 	m.wantEstablished(office, annex)
-	note += "; reload and upgrade: " + stream.Lossless("reload and upgrade")
-	m.stopAndStart(office, annex)
+	note += "; reload: " + stream.Lossless("reload")
+	m.stopAndStart(office, annex) // the target has not been started itself
 	capture.NothingClear()
-	if inUserspace() { // the same in the kernel, and long under emulation
+	if inUserspace() {
+		m.stopAndStart(office, annex)
 		m.freeze(annex)
 		m.byHand(annex)
 		m.spoil(annex)
@@ -144,8 +157,6 @@ pre_up = ["echo %i >/etc/hooked"]`
 		m.Run("systemctl", "start", office)
 		m.wantEstablished(office)
 		m.remove("rpm", "--erase", "ipsec-quick")
-	} else {
-		m.remove("dpkg", "--remove", "ipsec-quick")
 	}
 	row.Notef("ready %.1f s after power on; kill -9: %s", ready.Seconds(), note)
 }
@@ -264,24 +275,21 @@ func (m *machine) upgrade(deb, unit string) {
 	}
 }
 
-// stopAndStart stops the units by their target and starts them, twice: first the
-// target has not been started itself.
+// stopAndStart stops the units by their target and starts them.
 func (m *machine) stopAndStart(units ...string) {
 	m.t.Helper()
-	for range 2 {
-		m.Run("systemctl", "stop", both) // which does not wait for what it takes along
-		within(m.t, 20*time.Second, "stopped", func() bool {
-			for _, unit := range units {
-				if m.Show(unit, "ActiveState") != "inactive" {
-					return false
-				}
+	m.Run("systemctl", "stop", both) // which does not wait for what it takes along
+	within(m.t, 20*time.Second, "stopped", func() bool {
+		for _, unit := range units {
+			if m.Show(unit, "ActiveState") != "inactive" {
+				return false
 			}
-			return true
-		})
-		m.wantNothing("systemctl stop")
-		m.Run("systemctl", "start", both)
-		m.wantEstablished(units...)
-	}
+		}
+		return true
+	})
+	m.wantNothing("systemctl stop")
+	m.Run("systemctl", "start", both)
+	m.wantEstablished(units...)
 }
 
 // freeze stops a unit's process where it is, and wants the watchdog to have it
