@@ -219,13 +219,16 @@ func hasAddress(a netip.Addr) error {
 		family = unix.AF_INET6
 	}
 	list, err := netlink.AddrList(nil, family)
-	if err != nil {
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // others may come and go
 		return fmt.Errorf("local.address %v: %w", a, err)
 	}
 	for i := range list {
 		if own, ok := netip.AddrFromSlice(list[i].IP); ok && own.Unmap() == a {
 			return nil
 		}
+	}
+	if err != nil {
+		return fmt.Errorf("local.address %v: %w", a, err)
 	}
 	return fmt.Errorf("local.address %v is none of this host's", a)
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -106,12 +107,14 @@ func (e Route) Command(verb, device string) string {
 	return strings.Join(append(words, "table", tableName(e.Table), "protocol", fmt.Sprint(Protocol)), " ")
 }
 
-// Stable repeats a listing that changed while it was read.
+// Stable repeats a listing that changed while it was read. When hundreds of tunnels
+// come up at once, that happens.
 func Stable[T any](list func() ([]T, error)) (got []T, err error) {
-	for range 5 {
+	for try := range 20 {
 		if got, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
 		}
+		time.Sleep(time.Duration(try) * time.Millisecond)
 	}
 	return got, err
 }

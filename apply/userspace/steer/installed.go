@@ -2,10 +2,11 @@ package steer
 
 import (
 	"errors"
-	"fmt"
+	"os"
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"ipsec-quick/apply/link/rtnl"
 )
@@ -147,15 +148,15 @@ func (i *installed) extend(policies []policy, o Options) error {
 // replace makes the kernel have just this of the tunnel, whatever it has. What is
 // new comes first. Tables of devices that are no more are nobody's, and go too.
 func (i *installed) replace(change func(string)) error {
-	dead, err := deadTables()
-	if err != nil {
-		return err
-	}
 	haveRoutes, err := rtnl.Routes()
 	if err != nil {
 		return err
 	}
 	haveRules, err := rtnl.Rules()
+	if err != nil {
+		return err
+	}
+	dead, err := deadTables(haveRules, haveRoutes)
 	if err != nil {
 		return err
 	}
@@ -187,12 +188,12 @@ func (i *installed) replace(change func(string)) error {
 	slices.SortStableFunc(haveRules, func(a, b rtnl.Rule) int { return framing(a) - framing(b) })
 	var failed error
 	for _, e := range haveRules {
-		if i.rules[e] == 0 && (e.Table == i.table() || dead(e.Table)) {
+		if i.rules[e] == 0 && (e.Table == i.table() || dead[e.Table]) {
 			failed = errors.Join(failed, i.removeRule(e, change))
 		}
 	}
 	for _, e := range haveRoutes {
-		if i.routes[e] == 0 && (e.Table == i.table() || dead(e.Table)) {
+		if i.routes[e] == 0 && (e.Table == i.table() || dead[e.Table]) {
 			failed = errors.Join(failed, i.removeRoute(e, change))
 		}
 	}
@@ -239,13 +240,47 @@ func framing(e rtnl.Rule) int {
 	return 0
 }
 
-// deadTables tells the tables whose device is not there.
-func deadTables() (func(table int) bool, error) {
-	links, err := netlink.LinkList()
+// deadTables are those, of rules and routes that were there, whose device is not. It
+// has to be looked for after them: a tunnel that comes up has its device first.
+func deadTables(rules []rtnl.Rule, routes []rtnl.Route) (map[int]bool, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("list devices: %w", err)
+		return nil, os.NewSyscallError("socket", err)
 	}
-	return func(table int) bool {
-		return table >= tableBase && !slices.ContainsFunc(links, func(l netlink.Link) bool { return tableBase+l.Attrs().Index == table })
-	}, nil
+	defer unix.Close(fd)
+	dead := map[int]bool{}
+	look := func(table int) error {
+		if _, known := dead[table]; known || table < tableBase {
+			return nil
+		}
+		there, err := hasDevice(fd, table-tableBase)
+		dead[table] = !there
+		return err
+	}
+	for _, e := range rules {
+		if err := look(e.Table); err != nil {
+			return nil, err
+		}
+	}
+	for _, e := range routes {
+		if err := look(e.Table); err != nil {
+			return nil, err
+		}
+	}
+	return dead, nil
+}
+
+// hasDevice reports whether there is a device (netdevice(7), SIOCGIFNAME). A list of
+// all would take long when hundreds of tunnels come up at once, and change meanwhile.
+func hasDevice(fd, index int) (bool, error) {
+	request, err := unix.NewIfreq("?")
+	if err != nil {
+		return false, err
+	}
+	request.SetUint32(uint32(index))
+	err = unix.IoctlIfreq(fd, unix.SIOCGIFNAME, request)
+	if errors.Is(err, unix.ENODEV) {
+		return false, nil
+	}
+	return err == nil, os.NewSyscallError("SIOCGIFNAME", err)
 }

@@ -6,6 +6,7 @@ package tun
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 
@@ -79,6 +80,14 @@ func (d *Device) prepare(name string, want Offloads) error {
 	_ = netlink.LinkSetIP6AddrGenMode(link, none)
 	if err := netlink.LinkSetTxQLen(link, queueLen); err != nil {
 		return fmt.Errorf("queue length: %w", err)
+	}
+	if link.Attrs().Flags&net.FlagUp == 0 {
+		// The device's own queues hold what waits. Without this the kernel makes
+		// another one in front of each, of 256 that there could be: 25 MB, and half
+		// of the time of `up`. A kernel without qdiscs does not.
+		_ = netlink.QdiscReplace(&netlink.GenericQdisc{
+			QdiscAttrs: netlink.QdiscAttrs{LinkIndex: link.Attrs().Index, Parent: netlink.HANDLE_ROOT}, QdiscType: "noqueue",
+		})
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("up: %w", err)
