@@ -118,6 +118,33 @@ func NewNAT(t testing.TB, a, b string) *Net {
 	return n
 }
 
+// NewRouter connects two hosts with a router: 198.51.100.1 and 203.0.113.2,
+// 2001:db8:1::1 and 2001:db8:2::2.
+func NewRouter(t testing.TB, a, b string) *Net {
+	t.Helper()
+	n := makeNet(t, []string{a, b})
+	links := []struct{ host4, gateway4, host6, gateway6 string }{
+		{"198.51.100.1", "198.51.100.254", "2001:db8:1::1", "2001:db8:1::fe"},
+		{"203.0.113.2", "203.0.113.254", "2001:db8:2::2", "2001:db8:2::fe"},
+	}
+	var middle []string
+	for i, l := range links {
+		middle = append(middle, cable(n.Hosts[i], i), "addr add "+l.gateway4+"/24 dev "+portName(i),
+			"addr add "+l.gateway6+"/64 dev "+portName(i)+" nodad", "link set "+portName(i)+" up")
+	}
+	n.Middle.batch(middle...)
+	for i, l := range links {
+		h := n.Hosts[i]
+		h.Outer4, h.Outer6 = netip.MustParseAddr(l.host4), netip.MustParseAddr(l.host6)
+		h.batch(append(h.innerSetup(), "addr add "+l.host4+"/24 dev eth0", "addr add "+l.host6+"/64 dev eth0 nodad",
+			"link set eth0 up", "route add default via "+l.gateway4, "route add default via "+l.gateway6+" dev eth0")...)
+	}
+	n.Middle.WriteFile("/proc/sys/net/ipv4/ip_forward", "1")
+	n.Middle.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", "1")
+	n.ready()
+	return n
+}
+
 // portName is the middle's interface towards the i-th host, counted from 0.
 func portName(i int) string { return fmt.Sprintf("port%d", i) }
 

@@ -213,6 +213,10 @@ func (c *Conn) RefreshMTU() bool {
 	if c.ipv6 {
 		level, name, least = unix.IPPROTO_IPV6, unix.IPV6_MTU, 1280
 	}
+	if c.ipv6 && c.raw {
+		// Such a socket goes by the route of the time when it was connected.
+		_ = unix.Connect(c.fd, sockaddr(netip.AddrPortFrom(c.Remote.Addr(), unix.IPPROTO_ESP)))
+	}
 	mtu, err := unix.GetsockoptInt(c.fd, level, name)
 	if err != nil { // the route is being looked up anew
 		mtu = int(c.mtu.Load())
