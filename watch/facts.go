@@ -14,9 +14,10 @@ type facts struct {
 	Dataplane string            `json:"dataplane"`
 	Port      uint16            `json:"port"`
 	NATPort   uint16            `json:"nat_port"`
-	ReqIDs    map[string]uint32 `json:"reqids"` // by peer
-	Guards    []string          `json:"guards"` // selectors of the guard policies
-	IDs       []string          `json:"ids"`    // who we are to our peers, see idText
+	ReqIDs    map[string]uint32 `json:"reqids"`  // by peer
+	Guards    []string          `json:"guards"`  // selectors of the guard policies
+	IDs       []string          `json:"ids"`     // who we are to our peers, see idText
+	Sockets   []uint64          `json:"sockets"` // on those ports, by inode
 	Hooks     *hookFacts        `json:"hooks,omitempty"`
 
 	Interface   string `json:"interface,omitempty"`    // of a route-based tunnel

@@ -102,22 +102,17 @@ func portHeld(port uint16) *PortHeld {
 
 // foreignHolder looks whether a port that we could bind, because SO_REUSEPORT
 // allows it, is shared with a program that is not ours: it would take a part of
-// our datagrams. ours are the processes whose sockets are welcome there, asked for
-// when the sockets are known: tunnels come up at any time.
-func foreignHolder(ports []uint16, ours func() []int) *PortHeld {
+// our datagrams. ours are the sockets that are welcome there, asked for when those
+// that are there are known: tunnels come up at any time.
+func foreignHolder(ports []uint16, ours func() []uint64) *PortHeld {
 	foreign := map[uint64]uint16{} // the port, by inode
 	for _, port := range ports {
 		for _, inode := range udpInodes(port) {
 			foreign[inode] = port
 		}
 	}
-	for _, pid := range ours() {
-		if len(foreign) == 0 {
-			return nil
-		}
-		for _, inode := range socketsOf(pid) {
-			delete(foreign, inode)
-		}
+	for _, inode := range ours() {
+		delete(foreign, inode)
 	}
 	if len(foreign) == 0 {
 		return nil
@@ -162,12 +157,13 @@ func (u *upRun) otherHolder() *PortHeld {
 const lookAgain = 300 * time.Millisecond
 
 func (u *upRun) lookForHolder() *PortHeld {
-	return foreignHolder([]uint16{u.o.Tunnel.Port, u.o.Tunnel.NATPort}, func() []int {
-		ours := []int{os.Getpid()}
-		names, _ := tunnels(u.o.Dir) // it is ours, so it can be read
-		for _, name := range names {
-			if pid, _ := newDir(u.o.Dir, name).pid(); pid > 0 {
-				ours = append(ours, pid)
+	return foreignHolder([]uint16{u.o.Tunnel.Port, u.o.Tunnel.NATPort}, func() []uint64 {
+		ours := u.parts.sockets.inodes()
+		for name, f := range u.parts.dir.others("") {
+			if len(f.Sockets) > 0 {
+				ours = append(ours, f.Sockets...)
+			} else if pid, _ := newDir(u.o.Dir, name).pid(); pid > 0 { // another version's
+				ours = append(ours, socketsOf(pid)...)
 			}
 		}
 		return ours

@@ -120,6 +120,26 @@ func setOptions(fd int, ipv6 bool) error {
 	return os.NewSyscallError("IP_PKTINFO", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
 }
 
+// inodes tell the sockets from others, as /proc/net/udp does.
+func (s *sockets) inodes() []uint64 {
+	var out []uint64
+	for _, conn := range s.conns {
+		if conn == nil {
+			continue
+		}
+		raw, err := conn.SyscallConn()
+		if err != nil {
+			continue // it is closed
+		}
+		var st unix.Stat_t
+		var failed error
+		if err := raw.Control(func(fd uintptr) { failed = unix.Fstat(int(fd), &st) }); err == nil && failed == nil {
+			out = append(out, st.Ino)
+		}
+	}
+	return out
+}
+
 // prepare exempts the sockets from the policies, and makes those on the NAT port
 // receive ESP in UDP where the kernel does ESP.
 func (s *sockets) prepare(dp apply.Dataplane) error {

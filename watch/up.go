@@ -129,11 +129,9 @@ func (u *upRun) prepare(ctx context.Context) (err error) {
 	if err = p.openDataplane(u.o.Dataplane); err != nil {
 		return err
 	}
-	if p.facts.Dataplane != p.dp.Name() {
-		p.facts.Dataplane = p.dp.Name()
-		if err := p.dir.writeFacts(p.facts); err != nil {
-			return err
-		}
+	p.facts.Dataplane, p.facts.Sockets = p.dp.Name(), p.sockets.inodes()
+	if err := p.dir.writeFacts(p.facts); err != nil {
+		return err
 	}
 	if !u.o.Foreground {
 		u.spawn() // it opens the same data plane

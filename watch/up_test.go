@@ -376,10 +376,13 @@ func TestUpPortShared(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if held := foreignHolder([]uint16{uint16(a.port)}, func() []int { return []int{os.Getpid()} }); held != nil {
-		t.Errorf("we are no foreigners: %v", held)
+	ours := &sockets{conns: [slotCount]*net.UDPConn{slotNAT4: c}}
+	for _, known := range []func() []uint64{ours.inodes, func() []uint64 { return socketsOf(os.Getpid()) }} {
+		if held := foreignHolder([]uint16{uint16(a.port)}, known); held != nil {
+			t.Errorf("we are no foreigners: %v", held)
+		}
 	}
-	held := foreignHolder([]uint16{uint16(a.port)}, func() []int { return nil })
+	held := foreignHolder([]uint16{uint16(a.port)}, func() []uint64 { return nil })
 	if held == nil || held.PID != os.Getpid() {
 		t.Errorf("%v", held)
 	}
