@@ -296,13 +296,13 @@ func (m *machine) stopAndStart(units ...string) {
 // started again.
 func (m *machine) freeze(unit string) {
 	m.t.Helper()
-	m.Run("sh", "-c", "printf '[Service]\nWatchdogSec=4s\nTimeoutAbortSec=1s\n' >/etc/systemd/system/"+unit+".d/watchdog.conf")
+	m.Run("sh", "-c", "printf '[Service]\nWatchdogSec=8s\nTimeoutAbortSec=1s\n' >/etc/systemd/system/"+unit+".d/watchdog.conf")
 	m.Run("systemctl", "daemon-reload")
 	m.Run("systemctl", "restart", unit)
 	m.wantEstablished(unit)
 	pid := m.Show(unit, "MainPID")
 	m.Run("kill", "-STOP", pid)
-	within(m.t, 20*time.Second, "started again by the watchdog", func() bool {
+	within(m.t, 40*time.Second, "started again by the watchdog", func() bool {
 		now := m.Show(unit, "MainPID")
 		return now != "0" && now != pid
 	})
