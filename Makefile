@@ -33,7 +33,7 @@ FUZZ     ?= ...
 LABTIME  ?= 1100
 SOAK     ?= ^Test(Soak|StrongSwanRekeys|Kill|ManyExpires|ClockStep)$$
 SOAKTIME ?= 14400
-NATIVE   ?= ^Test(Interop|Ourselves|FullRate|CountedRekeys|KillTraffic|Kill|Soak|SoftLimits|FrozenPeer|TwoTunnels|FailedUp|Interrupted|Secrets|OnDemand|Examples|Status|Export|Import|Reload|EndpointName|ManyTunnels|Systemd|Hooks|HooksFail)$$
+NATIVE   ?= ^Test(Interop|Ourselves|FullRate|CountedRekeys|KillTraffic|Kill|Soak|SoftLimits|FrozenPeer|TwoTunnels|FailedUp|Interrupted|Secrets|OnDemand|Examples|Status|Export|Import|Reload|EndpointName|ManyTunnels|Systemd|Hooks|HooksFail|DNS)$$
 SOAKNATIVE ?= ^Test(Interop|Ourselves|FullRate|CountedRekeys|KillTraffic|Reload|ManyTunnels)$$
 
 BENCHRUNS  ?= 5

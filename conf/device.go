@@ -16,8 +16,7 @@ const (
 // minMTU6 is the least that IPv6 allows (RFC 8200, Section 5).
 const minMTU6 = 1280
 
-// readInterface reads and checks [interface]. Names of DNS are refused until there
-// is something that serves them.
+// readInterface reads and checks [interface].
 func (d *decoder) readInterface(t *table) *Interface {
 	if t == nil {
 		return nil
@@ -42,23 +41,7 @@ func (d *decoder) readInterface(t *table) *Interface {
 			}
 		}
 	}
-	if v, ok := t.get("dns"); ok {
-		d.unserved(v.at, "leave it out", "DNS")
-		elements, _ := v.list(`["10.2.0.53", "corp.example.org"]`)
-		for _, e := range elements {
-			s, ok := e.text(`"10.2.0.53"`)
-			if !ok {
-				continue
-			}
-			if addr, err := netip.ParseAddr(s); err == nil {
-				dev.DNS = append(dev.DNS, addr)
-			} else if err := checkHost(s); err != nil || looksLikeIPv4(s) {
-				e.wrong(`write a server's address or a domain, "10.2.0.53" or "corp.example.org"`, "%q is neither", s)
-			} else {
-				dev.Domains = append(dev.Domains, s)
-			}
-		}
-	}
+	dev.DNS, dev.Domains = readDNS(t)
 	return dev
 }
 

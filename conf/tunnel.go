@@ -77,8 +77,8 @@ type Interface struct {
 	Name      string
 	Addresses []netip.Prefix // the device's own addresses; host bits are kept
 	MTU       int            // 0: found out
-	DNS       []netip.Addr   // servers asked through the tunnel
-	Domains   []string       // and the domains they are asked for
+	DNS       []netip.Addr   // servers that are asked through the tunnel
+	Domains   []string       // to search; with ~, that they are asked for and for no others
 	Table     int            // routing table; TableAuto, TableOff or a number
 }
 

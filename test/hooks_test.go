@@ -57,6 +57,16 @@ func wantRan(t *testing.T, h *harness.Host, what string, names ...string) {
 	}
 }
 
+// killLoop kills a loop and waits until it has ended.
+func killLoop(t *testing.T, q *harness.Quick) {
+	t.Helper()
+	q.Host.Signal(q.PID(), syscall.SIGKILL)
+	within(t, 5*time.Second, "the loop has ended", func() bool {
+		s, ok := q.Status()
+		return ok && s.WatchPID == 0
+	})
+}
+
 // TestHooks: their order and environment, a peer that goes away and comes back, a
 // loop that is killed at several moments, output in the log; a loop that stays
 // confined.
@@ -109,7 +119,7 @@ func TestHooks(t *testing.T) {
 	wantRan(t, a, "it answers", "established")
 
 	q.Exec("restart", q.Name)
-	a.Signal(q.PID(), syscall.SIGKILL)
+	killLoop(t, q)
 	q.Up()
 	wantRan(t, a, "restarted, killed and revived")
 	q.Down()
@@ -118,7 +128,7 @@ func TestHooks(t *testing.T) {
 
 	q.Up()
 	ran(a)
-	a.Signal(q.PID(), syscall.SIGKILL)
+	killLoop(t, q)
 	q.Down()
 	wantRan(t, a, "killed, then down", "pre_down", "lost", "post_down")
 	a.Unchanged(before, "killed, then down")

@@ -46,6 +46,9 @@ func (l *loop) carryOut(a ike.Action) {
 	case ike.Established:
 		if p := l.peers[a.Peer]; p != nil {
 			p.up, p.lastErr, p.tried = true, nil, nil
+			if f := l.facts.DNS; f != nil && !f.Set {
+				l.syncDNS()
+			}
 			l.peerChanged(a.Peer)
 		}
 		l.obs.Established(a.Peer)

@@ -40,9 +40,9 @@ func (l *loop) close(client func(response), done func(error)) {
 	if l.closing == nil {
 		l.closing = &closing{}
 		if l.hooks.isUp() {
-			l.runHook(conf.HookPreDown, func(error) { l.tellPeers() })
+			l.runHook(conf.HookPreDown, func(error) { l.revertDNS(l.tellPeers) })
 		} else {
-			l.tellPeers()
+			l.revertDNS(l.tellPeers)
 		}
 	}
 	if client != nil {

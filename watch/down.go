@@ -168,6 +168,7 @@ func (p *parts) leave(err error) error {
 	if err != nil {
 		return err
 	}
+	p.revertDNS()
 	if d := p.openLink(p.obs.Change); d != nil {
 		if err := d.Remove(); err != nil {
 			return incomplete(err)

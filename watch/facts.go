@@ -4,6 +4,7 @@ import (
 	"maps"
 	"path/filepath"
 
+	"ipsec-quick/apply/link/dns"
 	"ipsec-quick/conf"
 )
 
@@ -20,8 +21,9 @@ type facts struct {
 	Sockets   []uint64          `json:"sockets"` // on those ports, by inode
 	Hooks     *hookFacts        `json:"hooks,omitempty"`
 
-	Interface   string `json:"interface,omitempty"`    // of a route-based tunnel
-	InterfaceID uint32 `json:"interface_id,omitempty"` // see link.FirstID
+	Interface   string    `json:"interface,omitempty"`    // of a route-based tunnel
+	InterfaceID uint32    `json:"interface_id,omitempty"` // see link.FirstID
+	DNS         *dnsFacts `json:"dns,omitempty"`
 }
 
 // before is what a loop before us left, if anything.
@@ -48,19 +50,29 @@ func (u *upRun) newFacts(before *facts) (*facts, error) {
 	var ids map[string]uint32
 	if before != nil {
 		ids, f.Guards, f.Dataplane, f.Hooks = before.ReqIDs, before.Guards, before.Dataplane, before.Hooks
-		f.Interface, f.InterfaceID = before.Interface, before.InterfaceID
+		f.Interface, f.InterfaceID, f.DNS = before.Interface, before.InterfaceID, before.DNS
 		err = f.sameInterface(t)
 	} else {
 		err = f.takeInterface(t, d)
 	}
+	if err == nil && !u.again { // else what runs hooks and resolvconf knows no others
+		if err = f.takeDNS(t); err == nil {
+			f.Hooks = newHookFacts(f.runs(t), f.Hooks, u.revived)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	if !u.again { // else what runs them knows no others
-		f.Hooks = newHookFacts(t.Hooks, f.Hooks, u.revived)
-	}
 	f.ReqIDs = chooseReqIDs(t, ids, d.others(""))
 	return f, d.writeFacts(f)
+}
+
+// runs are the hooks of a tunnel file, or none where something else is to be run.
+func (f *facts) runs(t *conf.Tunnel) *conf.Hooks {
+	if t.Hooks == nil && f.DNS != nil && f.DNS.Manager == dns.Resolvconf {
+		return &conf.Hooks{Timeout: resolvconfTimeout}
+	}
+	return t.Hooks
 }
 
 // hookFacts are the hooks of a tunnel that is up, and how far they have come.

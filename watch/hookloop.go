@@ -10,17 +10,18 @@ import (
 
 // A hookJob is a hook that the loop runs, or will. The loop goes on meanwhile.
 type hookJob struct {
-	hook string // empty: established or lost, what the peer is by then
-	peer string // empty: it is the tunnel's
-	at   int    // the command that is next
-	last bool   // the one that runs is the last
+	do   func() error // in place of a hook, in a goroutine of its own
+	hook string       // empty: established or lost, what the peer is by then
+	peer string       // empty: it is the tunnel's
+	at   int          // the command that runs or is next
+	end  int          // the one before which it ends
 	done func(error)
 }
 
 // runHook queues what is left of a hook of the tunnel. done, which may be nil, gets
 // the first failure.
 func (l *loop) runHook(name string, done func(error)) {
-	l.hookJobs = append(l.hookJobs, &hookJob{hook: name, at: l.hooks.begun(name), done: done})
+	l.hookJobs = append(l.hookJobs, &hookJob{hook: name, at: l.hooks.begun(name), end: len(l.hooks.commands(name)), done: done})
 }
 
 // hookUp queues post_up, in a loop that nobody waits for.
@@ -58,11 +59,16 @@ func (l *loop) peersChanged() {
 func (l *loop) turnHooks() {
 	for !l.hookRuns && !l.hooksWait && len(l.hookJobs) > 0 {
 		j := l.hookJobs[0]
+		if j.do != nil {
+			l.hookRuns, l.jobEnd = true, make(chan error, 1)
+			go func(end chan<- error) { end <- j.do() }(l.jobEnd)
+			return
+		}
 		if j.hook == "" && !l.choose(j) {
 			l.hookJobs = l.hookJobs[1:]
 			continue
 		}
-		if j.last || j.at >= len(l.hooks.commands(j.hook)) {
+		if j.at >= j.end {
 			l.endJob(j, nil)
 			continue
 		}
@@ -85,6 +91,7 @@ func (l *loop) choose(j *hookJob) bool {
 	if up {
 		j.hook = conf.HookEstablished
 	}
+	j.end = len(l.hooks.commands(j.hook))
 	if err := l.hooks.tell(j.peer, up); err != nil {
 		l.log.Error("a hook may run again", "hook", j.hook, "peer", j.peer, "err", err)
 	}
@@ -101,7 +108,7 @@ func (l *loop) endJob(j *hookJob, err error) {
 
 // hookEvents is what the running command does.
 func (l *loop) hookEvents() <-chan hook.Event {
-	if !l.hookRuns {
+	if !l.hookRuns || l.hookJobs[0].do != nil {
 		return nil
 	}
 	return l.hooks.runner.Events()
@@ -114,6 +121,12 @@ func (l *loop) hookHappened(ev hook.Event, ok bool) {
 	}
 }
 
+// jobEnded takes the end of what was done in place of a hook.
+func (l *loop) jobEnded(err error) {
+	l.hookRuns, l.jobEnd = false, nil
+	l.endJob(l.hookJobs[0], err)
+}
+
 // hookEnded goes on behind a command. One of an up hook that fails is the last of
 // them; with the others that is no reason.
 func (l *loop) hookEnded(err error) {
@@ -124,7 +137,7 @@ func (l *loop) hookEnded(err error) {
 		return
 	}
 	err = l.hooks.failed(j.hook, j.at-1, err)
-	if j.done != nil && (j.hook == conf.HookPreUp || j.hook == conf.HookPostUp) {
+	if j.done != nil && (j.hook == conf.HookPostUp || j.hook == hookResolvconf) {
 		l.endJob(j, err)
 		return
 	}
@@ -139,7 +152,10 @@ func (l *loop) abortHooks() {
 		return
 	}
 	j := l.hookJobs[0]
-	l.hookJobs, j.last = []*hookJob{j}, true
+	l.hookJobs, j.end = []*hookJob{j}, j.at+1
+	if j.do != nil {
+		return // it ends by itself
+	}
 	if err := l.hooks.runner.Cancel(); err != nil {
 		l.log.Error("a hook goes on", "err", err)
 	}

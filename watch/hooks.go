@@ -61,10 +61,20 @@ func newHooks(p *parts) *hooks {
 
 // file is what of the tunnel file they are.
 func (h *hooks) file() *conf.Hooks {
-	if h == nil {
+	if h == nil || len(h.facts.Hooks.Commands) == 0 {
 		return nil
 	}
 	return &h.facts.Hooks.Hooks
+}
+
+// all are they, and what else is run in their way.
+func (h *hooks) all() *conf.Hooks {
+	all := &conf.Hooks{Timeout: h.facts.Hooks.Timeout, Commands: map[string][]string{}}
+	maps.Copy(all.Commands, h.facts.Hooks.Commands)
+	if lines := resolvconfLines(h.facts, h.tunnel); lines != nil {
+		all.Commands[hookResolvconf] = lines
+	}
+	return all
 }
 
 // replaced: this is the tunnel file now.
@@ -78,6 +88,9 @@ func (h *hooks) replaced(t *conf.Tunnel) {
 func (h *hooks) commands(name string) []string {
 	if h == nil {
 		return nil
+	}
+	if name == hookResolvconf {
+		return resolvconfLines(h.facts, h.tunnel)
 	}
 	return h.facts.Hooks.Commands[name]
 }
@@ -96,7 +109,7 @@ func ofPeers(name string) bool { return name == conf.HookEstablished || name == 
 // begin has a command run. Before that it is entered that it was: it is not run
 // twice, whatever happens to it or us.
 func (h *hooks) begin(name string, at int, who hookPeer) error {
-	if !ofPeers(name) {
+	if !ofPeers(name) && name != hookResolvconf {
 		h.facts.Hooks.Begun[name] = at + 1
 		if err := h.dir.writeFacts(h.facts); err != nil {
 			return err
@@ -104,7 +117,7 @@ func (h *hooks) begin(name string, at int, who hookPeer) error {
 	}
 	if h.runner == nil {
 		var err error
-		if h.runner, err = hook.Start(&h.facts.Hooks.Hooks); err != nil {
+		if h.runner, err = hook.Start(h.all()); err != nil {
 			return err
 		}
 	}
@@ -235,11 +248,11 @@ func (h *hooks) cameUp() error {
 // spawn leaves the hooks that a loop has to run to a process of its own: the loop
 // gives up the rights that they need. No command may be running.
 func (h *hooks) spawn(program string) {
-	later := []string{conf.HookEstablished, conf.HookLost, conf.HookPreDown, conf.HookPostDown}
+	later := []string{conf.HookEstablished, conf.HookLost, conf.HookPreDown, conf.HookPostDown, hookResolvconf}
 	if !slices.ContainsFunc(later, func(name string) bool { return len(h.commands(name)) > 0 }) || h.runner != nil && h.runner.Apart() {
 		return
 	}
-	r, err := hook.Spawn(program, h.dir.name, &h.facts.Hooks.Hooks)
+	r, err := hook.Spawn(program, h.dir.name, h.all())
 	if err != nil {
 		h.log.Error("hooks are run without the rights that the loop gives up", "err", err)
 		return

@@ -99,7 +99,8 @@ type loop struct {
 	hooks       *hooks     // nil: the tunnel has none
 	hookJobs    []*hookJob // the first one's command runs if one does
 	hookRuns    bool
-	hooksWait   bool // no other one is begun
+	jobEnd      chan error // of what is done in place of a hook
+	hooksWait   bool       // no other one is begun
 	rekeys      []*rekeyWait
 	reloads     sync.Mutex // held by who reloads
 	commands    *[]string  // of a reload: gets the changes to this host
@@ -212,6 +213,8 @@ func (l *loop) run(ctx context.Context, over func() (bool, error)) error {
 			l.answered(a)
 		case ev, ok := <-l.hookEvents():
 			l.hookHappened(ev, ok)
+		case err := <-l.jobEnd:
+			l.jobEnded(err)
 		case call := <-l.calls:
 			call()
 		case <-timer.C:

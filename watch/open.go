@@ -147,6 +147,9 @@ func (l *loop) begin(leftovers bool) error {
 	}
 	l.push(ike.Tick{})
 	l.settle()
+	if f := l.facts.DNS; f != nil && f.Set {
+		l.syncDNS() // the manager may have been started anew
+	}
 	l.peersChanged() // while nobody was there, perhaps
 	return l.fault
 }

@@ -52,6 +52,9 @@ func Plan(t *conf.Tunnel) ([]string, error) {
 		}
 		lines = append(lines, more...)
 	}
+	if c := dnsConfig(t); c != nil {
+		lines = append(lines, fmt.Sprintf("# when a peer is established, by systemd-resolved or resolvconf: name servers %v, domains %v", c.Servers, c.Domains))
+	}
 	return planHooks(t, lines), nil
 }
 

@@ -53,7 +53,10 @@ func (l *loop) fixed(t *conf.Tunnel) error {
 	case inUserspace(l.dp) && t.Interface != nil && l.tunnel.Interface != nil && t.Interface.MTU != l.tunnel.Interface.MTU:
 		return &Fixed{"interface.mtu"}
 	}
-	return l.facts.sameInterface(t)
+	if err := l.facts.sameInterface(t); err != nil {
+		return err
+	}
+	return l.sameDNS(t)
 }
 
 // reload moves the tunnel to what its file says now. It may be called by any
@@ -105,9 +108,11 @@ func (l *loop) moveTo(t *conf.Tunnel) (*Reloaded, error) {
 	}
 	l.commands = &done.commands
 	defer func() { l.commands = nil }()
+	before := l.tunnel
 	if err := l.replacePeers(t); err != nil {
 		return nil, err
 	}
+	l.reloadDNS(before)
 	l.device.stale = true
 	l.push(ike.Reconfigure{Peers: l.corePeers()})
 	l.settle()

@@ -264,7 +264,7 @@ func (u *upRun) postUp(ctx context.Context) error {
 	if err == nil {
 		over := false
 		l.runHook(conf.HookPostUp, func(failed error) { l.hooksWait, over, err = l.closing == nil, true, failed })
-		err = l.run(ctx, func() (bool, error) { return over, err })
+		err = l.run(ctx, func() (bool, error) { return over || l.fault != nil, errors.Join(err, l.fault) })
 	}
 	switch {
 	case err == nil:
