@@ -25,12 +25,12 @@ type hooked struct {
 	ran         string // the file that they write to
 }
 
-// newHooked has each hook run `note`, then what more says.
-func newHooked(t *testing.T, more map[string]string) *hooked {
+// newHooked has each hook note that it runs, then what more says, then note again.
+func newHooked(t *testing.T, more map[string]string, timeout string) *hooked {
 	t.Helper()
 	a, b := sites(t)
 	h := &hooked{t: t, left: newHost(t), right: newHost(t), b: b, ran: filepath.Join(t.TempDir(), "ran")}
-	a.head = "[hooks]\ntimeout = \"5s\"\n"
+	a.head = fmt.Sprintf("[hooks]\ntimeout = %q\n", timeout)
 	for _, name := range []string{conf.HookPreUp, conf.HookPostUp, conf.HookPreDown, conf.HookPostDown, conf.HookEstablished, conf.HookLost} {
 		note := fmt.Sprintf(`echo "%%i $IPSEC_QUICK_HOOK $IPSEC_QUICK_PEER $IPSEC_QUICK_REASON" >>%s`, h.ran)
 		list := []string{fmt.Sprintf("%q", note)}
@@ -115,7 +115,7 @@ func (h *hooked) down() {
 }
 
 func TestHooks(t *testing.T) {
-	h := newHooked(t, map[string]string{conf.HookPostUp: "echo some output"})
+	h := newHooked(t, map[string]string{conf.HookPostUp: "echo some output"}, "5s")
 	right := h.right.start(loadTunnel(t, h.b.name, h.b.text()))
 	r, err := h.up()
 	if err != nil {
@@ -172,7 +172,7 @@ func TestHooksFail(t *testing.T) {
 		"the other": {map[string]string{conf.HookEstablished: "exit 3", conf.HookLost: "exit 4", conf.HookPreDown: "exit 5", conf.HookPostDown: "exit 6"}, "", []string{"pre_up", "established", "post_up", "pre_down", "lost", "post_down"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newHooked(t, c.more)
+			h := newHooked(t, c.more, "5s")
 			if _, none := c.more["no peer"]; !none {
 				h.right.start(loadTunnel(t, h.b.name, h.b.text()))
 			}
@@ -200,12 +200,28 @@ func TestHooksFail(t *testing.T) {
 	}
 }
 
+// TestHooksSlow: a hook may take longer than a loop that `down` takes for frozen.
+func TestHooksSlow(t *testing.T) {
+	h := newHooked(t, map[string]string{conf.HookPreDown: fmt.Sprintf("sleep %v", (frozenAfter + time.Second).Seconds())}, "10s")
+	h.right.start(loadTunnel(t, h.b.name, h.b.text()))
+	r, err := h.up()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.want("up", "pre_up", "established", "post_up")
+	h.left.downInBackground(r.PID)
+	h.want("down", "pre_down", "lost", "post_down")
+	if said := h.left.logs.String(); strings.Contains(said, "does not answer") {
+		t.Errorf("down has ended the loop:\n%s", said)
+	}
+}
+
 // TestHooksKilled kills whoever runs a hook at each of its commands. What goes on
 // with the tunnel does not repeat it, and leaves nothing out.
 func TestHooksKilled(t *testing.T) {
 	for _, name := range []string{conf.HookPreDown, conf.HookPostDown} {
 		t.Run(name, func(t *testing.T) {
-			h := newHooked(t, map[string]string{name: "touch $IPSEC_QUICK_HOOK.here; sleep 3"})
+			h := newHooked(t, map[string]string{name: "touch $IPSEC_QUICK_HOOK.here; sleep 3"}, "5s")
 			here := filepath.Join("/", name+".here") // commands run in /
 			t.Cleanup(func() { _ = os.Remove(here) })
 			h.right.start(loadTunnel(t, h.b.name, h.b.text()))
@@ -235,7 +251,7 @@ func TestHooksKilled(t *testing.T) {
 func TestHooksInterrupted(t *testing.T) {
 	for _, name := range []string{conf.HookPreUp, conf.HookPostUp} {
 		t.Run(name, func(t *testing.T) {
-			h := newHooked(t, map[string]string{name: "sleep 60"})
+			h := newHooked(t, map[string]string{name: "sleep 60"}, "5s")
 			h.right.start(loadTunnel(t, h.b.name, h.b.text()))
 			ctx, cancel := context.WithCancel(context.Background())
 			go func() {
