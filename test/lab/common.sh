@@ -15,6 +15,8 @@ guest_packages=(
 	kmod procps util-linux less xz-utils strace
 	# the service manager and the packages of a host
 	systemd rpm
+	# wg-quick, to compare with, and the resolvconf that it needs for DNS
+	wireguard-tools openresolv
 )
 
 # What boots the VM, from the same release: QEMU before 8.1 translates code that
@@ -24,7 +26,7 @@ vm_packages=(qemu-system-x86 virtiofsd)
 # What the kernel must offer to the tests, as modules or built in. Algorithms
 # are left out: the kernel loads them when the first SA asks for them.
 kernel_modules=(
-	esp4 esp6 xfrm_user veth bridge dummy tun sch_netem overlay
+	esp4 esp6 xfrm_user veth bridge dummy tun sch_netem overlay wireguard
 	nf_tables nft_chain_nat nft_masq
 )
 
