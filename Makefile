@@ -33,7 +33,7 @@ FUZZ     ?= ...
 LABTIME  ?= 1100
 SOAK     ?= ^Test(Soak|StrongSwanRekeys|Kill|ManyExpires|ClockStep)$$
 SOAKTIME ?= 14400
-NATIVE   ?= ^Test(Interop|Ourselves|FullRate|CountedRekeys|KillTraffic|Kill|Soak|SoftLimits|FrozenPeer|TwoTunnels|FailedUp|Interrupted|Secrets|OnDemand|Examples|Status|Export|Import|Reload|EndpointName|ManyTunnels|Systemd|Hooks|HooksFail|DNS)$$
+NATIVE   ?= ^Test(Interop|Ourselves|FullRate|CountedRekeys|KillTraffic|Kill|Soak|SoftLimits|FrozenPeer|TwoTunnels|FailedUp|Interrupted|Secrets|OnDemand|Examples|Status|Export|Import|Reload|EndpointName|ManyTunnels|Systemd|Hooks|HooksFail|DNS|Habits)$$
 SOAKNATIVE ?= ^Test(Interop|Ourselves|FullRate|CountedRekeys|KillTraffic|Reload|ManyTunnels)$$
 
 BENCHRUNS  ?= 5
@@ -219,17 +219,19 @@ soak: lab-tests
 # Runs in the lab's root, for its strongSwan and iperf3, but always on this
 # kernel. BENCH=REGEXP chooses contestants, BENCHWHAT=REGEXP of tcp, udp, latency
 # and memory; BENCHJSON=FILE gets all figures.
-bench: build $(WIREGUARD)
+bench: build bin/wireguard-go
 	@test/lab/setup
 	CGO_ENABLED=0 $(GO) test -c -tags lab -o bin/bench.test ./test/bench
-	install -m 755 '$(WIREGUARD)' bin/wireguard-go
 	test/lab/run -t $(BENCHLIMIT) bin/bench.test -runs $(BENCHRUNS) -span $(BENCHTIME) -only '$(BENCH)' -what '$(BENCHWHAT)' -raw '$(BENCHJSON)'
+
+bin/wireguard-go: $(WIREGUARD)
+	@install -D -m 755 '$<' '$@'
 
 $(WIREGUARD):
 	@echo 'building wireguard-go $(WIREGUARD_VERSION)'
 	GOBIN='$(@D)' CGO_ENABLED=0 $(GO) install -trimpath golang.zx2c4.com/wireguard@$(WIREGUARD_VERSION)
 
-lab-tests: build
+lab-tests: build bin/wireguard-go
 	@$(MAKE) --no-print-directory packages ARCHS="$$($(GO) env GOARCH)" >/dev/null
 	CGO_ENABLED=0 $(GO) test -c -tags lab -o bin/xfrm.test ./apply/xfrm
 	CGO_ENABLED=0 $(GO) test -c -tags lab -o bin/lab.test ./test

@@ -56,7 +56,7 @@ func TestDNS(t *testing.T) {
 				set = func() string { return resolved(t, a, `[corp.example.org false] [. true]`, true) }
 				remove = func() string { return fmt.Sprintf("RevertLink(i) [%d]", index(t, a)) }
 			case "nobody":
-				env = nil
+				env = []string{"PATH=/nowhere"}
 			}
 			want := func(what string, text ...string) {
 				t.Helper()

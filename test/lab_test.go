@@ -74,6 +74,10 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	harness.PrintTable(os.Stdout)
+	if err := printTranscript(os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	fmt.Printf("\nlab tests: %.1f s\n", time.Since(start).Seconds())
 	os.Exit(code)
 }

@@ -38,7 +38,7 @@ func TestEndpointName(t *testing.T) {
 	a.Unchanged(before, "a failed up")
 
 	qa.Up("--keep-trying", "--timeout", "1s")
-	names := harness.StartNameServer(t, c)
+	names := harness.StartNameServer(t, c, c.Outer4)
 	time.Sleep(time.Second) // a name that is not there yet is tried again as well
 	names.Set("gw.example", dead6, dead4, b.Outer4)
 	start := time.Now()

@@ -4,6 +4,7 @@ package lab_test
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -107,16 +108,24 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+// completed is what bash offers for a command line, by a function that a script
+// defines.
+func completed(h *harness.Host, env []string, script, function, line string) harness.Result {
+	const complete = `COMP_LINE=$3 COMP_POINT=${#3}
+		source <(echo "$1")
+		read -ra COMP_WORDS <<<"$3"
+		[[ $3 != *' ' ]] || COMP_WORDS+=('')
+		COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+		cd /run/lock
+		"$2"
+		printf '%s\n' "${COMPREPLY[@]}"`
+	return h.ExecEnv(env, "bash", "-c", complete, "bash", script, function, line)
+}
+
 // completion has bash complete what depends on the tunnels of this host.
 func completion(t *testing.T, q *harness.Quick) {
 	t.Helper()
-	const complete = `PATH=$1:$PATH COMP_LINE=$2 COMP_POINT=${#2}
-		source <(ipsec-quick completion bash)
-		read -ra COMP_WORDS <<<"$2"
-		[[ $2 != *' ' ]] || COMP_WORDS+=('')
-		COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
-		_ipsec_quick
-		printf '%s\n' "${COMPREPLY[@]}"`
+	env := []string{"PATH=" + filepath.Dir(q.Binary) + ":" + os.Getenv("PATH")}
 	for line, want := range map[string]string{
 		"ipsec-quick down ":                "office",
 		"ipsec-quick status of":            "office",
@@ -125,7 +134,7 @@ func completion(t *testing.T, q *harness.Quick) {
 		"ipsec-quick rekey office --peer ": q.Peer().Name,
 		"ipsec-quick rekey spare --peer ":  "",
 	} {
-		r := q.Host.Exec("bash", "-c", complete, "bash", filepath.Dir(q.Binary), line)
+		r := completed(q.Host, env, "source <(ipsec-quick completion bash)", "_ipsec_quick", line)
 		if got := strings.Join(strings.Fields(r.Stdout), " "); r.Err != nil || got != want {
 			t.Errorf("%q: %q, want %q: %s", line, got, want, r)
 		}

@@ -19,13 +19,14 @@ type NameServer struct {
 	asked     int
 }
 
-// StartNameServer listens on UDP port 53 of a host until the test ends.
-func StartNameServer(t testing.TB, h *Host) *NameServer {
+// StartNameServer listens on UDP port 53 of one of a host's addresses until the test
+// ends.
+func StartNameServer(t testing.TB, h *Host, at netip.Addr) *NameServer {
 	t.Helper()
 	s := &NameServer{addresses: map[string][]netip.Addr{}}
 	var conn *net.UDPConn
 	err := h.Do(func() (err error) {
-		conn, err = net.ListenUDP("udp4", &net.UDPAddr{Port: 53})
+		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(at, 53)))
 		return err
 	})
 	if err != nil {
