@@ -112,8 +112,13 @@ func (l *loop) moveTo(t *conf.Tunnel) (*Reloaded, error) {
 	if err := l.replacePeers(t); err != nil {
 		return nil, err
 	}
+	if l.device.link != nil {
+		if err := l.syncDevice(); err != nil { // it is tried again
+			done.Device = false
+			done.Warnings = append(done.Warnings, conf.Error{File: t.Path, Key: "interface", Message: err.Error()})
+		}
+	}
 	l.reloadDNS(before)
-	l.device.stale = true
 	l.push(ike.Reconfigure{Peers: l.corePeers()})
 	l.settle()
 	l.dropStrays()

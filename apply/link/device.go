@@ -16,7 +16,7 @@ import (
 // errForeign: the name is taken.
 var errForeign = errors.New("there is another interface of this name: rename that, or set name in [interface]")
 
-// syncDevice brings the device, its addresses and its MTU into line, and returns
+// syncDevice brings the device and its MTU into line and adds addresses, and returns
 // its index; 0: it is not there.
 func (l *Link) syncDevice(s State) (index int, err error) {
 	d, err := find(l.o.Name)
@@ -38,7 +38,7 @@ func (l *Link) syncDevice(s State) (index int, err error) {
 	if up {
 		l.o.Change(l.o.upCommand())
 	}
-	return d.Attrs().Index, errors.Join(err, l.setMTU(d, s.MTU), l.syncAddresses(d, s.Addresses))
+	return d.Attrs().Index, errors.Join(err, l.setMTU(d, s.MTU), l.addAddresses(d, s.Addresses))
 }
 
 // find returns nil if there is no device of the name.
@@ -99,16 +99,24 @@ func (o *Options) mtuCommand(mtu int) string {
 	return fmt.Sprintf("ip link set %s mtu %d", o.Name, mtu)
 }
 
-// syncAddresses adds what is missing, and removes what was wanted before. Addresses
-// that others have added stay.
-func (l *Link) syncAddresses(d netlink.Link, want []netip.Prefix) error {
+// addresses are those that a device has.
+func addresses(d netlink.Link) (map[netip.Prefix]bool, error) {
 	list, err := rtnl.Stable(func() ([]netlink.Addr, error) { return netlink.AddrList(d, netlink.FAMILY_ALL) })
 	if err != nil {
-		return fmt.Errorf("list addresses: %w", err)
+		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	have := map[netip.Prefix]bool{}
 	for _, a := range list {
 		have[rtnl.PrefixOf(a.IPNet)] = true
+	}
+	return have, nil
+}
+
+// addAddresses adds what is missing.
+func (l *Link) addAddresses(d netlink.Link, want []netip.Prefix) error {
+	have, err := addresses(d)
+	if err != nil {
+		return err
 	}
 	for _, p := range want {
 		if have[p] {
@@ -119,6 +127,23 @@ func (l *Link) syncAddresses(d netlink.Link, want []netip.Prefix) error {
 		}
 		have[p] = true // it may be there twice
 		l.o.Change(l.o.addressCommand("add", p))
+	}
+	return nil
+}
+
+// dropAddresses removes what was wanted before. Addresses that others have added
+// stay.
+func (l *Link) dropAddresses(want []netip.Prefix) error {
+	if !slices.ContainsFunc(l.last.Addresses, func(p netip.Prefix) bool { return !slices.Contains(want, p) }) {
+		return nil
+	}
+	d, err := find(l.o.Name)
+	if err != nil || d == nil {
+		return err
+	}
+	have, err := addresses(d)
+	if err != nil {
+		return err
 	}
 	for _, p := range l.last.Addresses {
 		if !have[p] || slices.Contains(want, p) {

@@ -80,6 +80,10 @@ func (l *Link) Sync(s State) error {
 	// Without the device there are at least the routes that nothing leaves by.
 	err = errors.Join(err, l.syncRouting(index, &s))
 	if err == nil {
+		// Not before no route has them as its source.
+		err = l.dropAddresses(s.Addresses)
+	}
+	if err == nil {
 		l.last = s
 	}
 	return err

@@ -61,10 +61,17 @@ func (h *host) run(line string) string {
 
 func (h *host) ip(args string) string { h.t.Helper(); return h.run("ip " + args) }
 
+// routing is all rules, and all routes but those that the kernel makes itself, some
+// time after their device is up.
+func (h *host) routing() string {
+	h.t.Helper()
+	return h.run(`ip rule; ip -6 rule; { ip route show table all; ip -6 route show table all; } | grep -v "proto kernel"`)
+}
+
 // state is all that a link may change.
 func (h *host) state() string {
 	h.t.Helper()
-	return h.run("ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; ip addr")
+	return h.routing() + h.ip("addr show dev office")
 }
 
 func (h *host) open(name string, id uint32) *Link {
@@ -180,6 +187,29 @@ func TestMainTable(t *testing.T) {
 	}
 }
 
+// An address that is replaced stays until no route has it as its source: without its
+// source a route would be gone.
+func TestAddressReplaced(t *testing.T) {
+	h := newHost(t)
+	l := h.open("office", officeID)
+	state := func(address string) State {
+		a := netip.MustParsePrefix(address)
+		return State{Addresses: []netip.Prefix{a}, Routes: []Route{{To: netip.MustParsePrefix("10.2.0.0/16"), Src: a.Addr()}}}
+	}
+	h.sync(l, state("10.99.0.1/32"))
+	h.changes = nil
+	h.sync(l, state("10.99.0.2/32"))
+	want := []string{
+		"ip addr add 10.99.0.2/32 dev office",
+		"ip route replace 10.2.0.0/16 dev office scope link src 10.99.0.2 table main protocol 50",
+		"ip addr del 10.99.0.1/32 dev office",
+	}
+	if !slices.Equal(h.changes, want) {
+		t.Errorf("done:\n%s\nwant:\n%s", strings.Join(h.changes, "\n"), strings.Join(want, "\n"))
+	}
+	h.remove(l)
+}
+
 // A default route leaves the peer, the networks that this host is in and narrower
 // routes where they are.
 func TestDefaultRoute(t *testing.T) {
@@ -239,7 +269,7 @@ func TestPeerInItsNetwork(t *testing.T) {
 // Of several tunnels the narrower network counts, and nobody takes another's.
 func TestSeveralTunnels(t *testing.T) {
 	h := newHost(t)
-	before := h.ip("rule") + h.ip("route show table all")
+	before := h.routing()
 	world, office := h.open("world", worldID), h.open("office", officeID)
 	everything := State{Routes: prefixes("0.0.0.0/0")}
 	networks := State{
@@ -262,7 +292,7 @@ func TestSeveralTunnels(t *testing.T) {
 	h.remove(h.open("office", officeID))
 	h.ip("link set world down")
 	h.ip("link set office down")
-	if after := h.ip("rule") + h.ip("route show table all"); after != before {
+	if after := h.routing(); after != before {
 		t.Errorf("left:\n%s\nbefore:\n%s", after, before)
 	}
 }

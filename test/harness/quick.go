@@ -29,6 +29,7 @@ type Quick struct {
 type Status struct {
 	Tunnel    string       `json:"tunnel"`
 	Dataplane string       `json:"dataplane"`
+	Interface string       `json:"interface"`
 	WatchPID  int          `json:"watch_pid"`
 	Peers     []PeerStatus `json:"peers"`
 
