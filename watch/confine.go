@@ -30,7 +30,8 @@ const gcPercent = 50
 func (l *loop) confine() {
 	defer debug.FreeOSMemory()
 	debug.SetGCPercent(gcPercent)
-	unmapStart() // while /proc can be read
+	l.code = findCode() // while /proc can be read
+	l.code.unmap()
 	abi, err := restrictFiles(l.dir.root, l.facts.Path, l.tunnel)
 	switch {
 	case err != nil:

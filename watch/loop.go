@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -106,6 +105,7 @@ type loop struct {
 	commands    *[]string  // of a reload: gets the changes to this host
 	monitors    map[*monitor]bool
 	reconcileAt time.Time
+	code        programCode
 	watchdog    *watchdog
 }
 
@@ -246,7 +246,7 @@ func (l *loop) tick() {
 	}
 	if !l.reconcileAt.After(now) {
 		l.reconcile()
-		go debug.FreeOSMemory() // what the last minute took, if it was busy
+		go l.code.giveBack() // what the last minute took, if it was busy
 	}
 	l.refresh(now)
 	if l.closing != nil {

@@ -26,9 +26,9 @@ func residentFile(t *testing.T) int {
 	return n
 }
 
-func TestUnmapStart(t *testing.T) {
+func TestUnmap(t *testing.T) {
 	before := residentFile(t)
-	unmapStart()
+	findCode().unmap()
 	if after := residentFile(t); after >= before {
 		t.Errorf("%d KiB of files mapped, %d before", after, before)
 	}
