@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -276,5 +277,38 @@ func TestHooksInterrupted(t *testing.T) {
 				t.Error("files are left")
 			}
 		})
+	}
+}
+
+// TestNewHookFacts: how far the hooks have come is taken over, and what was undone
+// runs again.
+func TestNewHookFacts(t *testing.T) {
+	const preUp, postUp, preDown, postDown = conf.HookPreUp, conf.HookPostUp, conf.HookPreDown, conf.HookPostDown
+	two := &conf.Hooks{Commands: map[string][]string{preUp: {"a", "b"}, postUp: {"a", "b"}, preDown: {"a", "b"}, postDown: {"a", "b"}}}
+	one := &conf.Hooks{Commands: map[string][]string{preUp: {"a"}, postDown: {"a"}}}
+	type begun = map[string]int
+	for name, c := range map[string]struct {
+		now     *conf.Hooks
+		before  *hookFacts
+		revived bool
+		begun   begun
+		up      bool
+	}{
+		"new":                        {two, nil, false, begun{}, false},
+		"up was killed":              {two, &hookFacts{Hooks: *two, Begun: begun{preUp: 1}}, false, begun{preUp: 1}, false},
+		"up was killed later":        {two, &hookFacts{Hooks: *two, Begun: begun{preUp: 2, postUp: 1}, Up: true}, false, begun{preUp: 2, postUp: 1}, true},
+		"revived":                    {two, &hookFacts{Hooks: *two, Begun: begun{preUp: 2, postUp: 2}, Up: true}, true, begun{preUp: 2, postUp: 2}, true},
+		"revived with more":          {two, &hookFacts{Hooks: *one, Begun: begun{preUp: 1}, Up: true}, true, begun{preUp: 2, postUp: 2}, true},
+		"revived, and had none":      {two, nil, true, begun{preUp: 2, postUp: 2}, true},
+		"down was killed":            {two, &hookFacts{Hooks: *two, Begun: begun{preUp: 2, postUp: 2, preDown: 1}, Up: true}, true, begun{preUp: 2}, true},
+		"down was killed at the end": {two, &hookFacts{Hooks: *two, Begun: begun{preUp: 2, postUp: 2, preDown: 2, postDown: 1}, Up: true}, true, begun{}, false},
+	} {
+		f := newHookFacts(c.now, c.before, c.revived)
+		if !maps.Equal(f.Begun, c.begun) || f.Up != c.up || f.Told == nil {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
+	if f := newHookFacts(nil, &hookFacts{Hooks: *two}, true); f != nil {
+		t.Errorf("there are none any more: %+v", f)
 	}
 }
