@@ -57,10 +57,16 @@ func wantRan(t *testing.T, h *harness.Host, what string, names ...string) {
 	}
 }
 
-// killLoop kills a loop and waits until it has ended.
+// killLoop kills a loop.
 func killLoop(t *testing.T, q *harness.Quick) {
 	t.Helper()
 	q.Host.Signal(q.PID(), syscall.SIGKILL)
+	ended(t, q)
+}
+
+// ended waits until a loop has that was killed: a process takes some milliseconds.
+func ended(t *testing.T, q *harness.Quick) {
+	t.Helper()
 	within(t, 5*time.Second, "the loop has ended", func() bool {
 		s, ok := q.Status()
 		return ok && s.WatchPID == 0

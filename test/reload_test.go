@@ -221,6 +221,7 @@ func (h *hub) kill(n *harness.Net, b, c, e *harness.Host) {
 	time.Sleep(5 * time.Millisecond)
 	h.Host.Signal(pid, syscall.SIGKILL)
 	reload.Wait(10 * time.Second)
+	ended(h.t, h.Quick)
 	h.Up()
 	within(h.t, 10*time.Second, "the new peers", func() bool {
 		return h.established(b, c, e) && h.carries("c", "aes128gcm16")
