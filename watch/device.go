@@ -248,7 +248,7 @@ func (l *loop) mtu() int {
 		if c.Retiring {
 			continue
 		}
-		path, err := pathMTU(c.Child.Local.Addr(), c.Child.Remote.Addr())
+		path, err := pathMTU(&c.Child)
 		if err != nil {
 			l.log.Debug("path MTU", "peer", c.Child.Peer, "err", err)
 			continue
@@ -299,9 +299,11 @@ func outbound(c *ike.ChildSA) apply.SA {
 	return sa
 }
 
-// pathMTU is what the kernel knows of the path between two outer addresses.
-func pathMTU(local, remote netip.Addr) (int, error) {
-	found, err := netlink.RouteGetWithOptions(remote.AsSlice(), &netlink.RouteGetOptions{Mark: apply.Mark, SrcAddr: local.AsSlice()})
+// pathMTU is what the kernel knows of the path to a Child SA's peer.
+func pathMTU(c *ike.ChildSA) (int, error) {
+	ask := &netlink.RouteGetOptions{Mark: apply.Mark, SrcAddr: c.Local.Addr().AsSlice()}
+	remote := c.Remote.Addr()
+	found, err := netlink.RouteGetWithOptions(remote.AsSlice(), ask)
 	if err == nil && len(found) == 0 {
 		err = unix.ENETUNREACH
 	}
@@ -309,14 +311,24 @@ func pathMTU(local, remote netip.Addr) (int, error) {
 		return 0, fmt.Errorf("no route to %v: %w", remote, err)
 	}
 	r := found[0] // the kernel answers with one
-	if r.MTU > 0 {
-		return r.MTU, nil // of the path, or set by the route
+	mtu := r.MTU  // of the path, or set by the route
+	if mtu == 0 {
+		d, err := netlink.LinkByIndex(r.LinkIndex)
+		if err != nil {
+			return 0, err
+		}
+		mtu = d.Attrs().MTU
 	}
-	d, err := netlink.LinkByIndex(r.LinkIndex)
-	if err != nil {
-		return 0, err
+	if c.Encap || remote.Is4() {
+		return mtu, nil
 	}
-	return d.Attrs().MTU, nil
+	// An ICMP error about ESP over IPv6 has no mark, and what it says is about the
+	// route that packets without take: with a default route, that to the interface.
+	ask.Mark = 0
+	if others, err := netlink.RouteGetWithOptions(remote.AsSlice(), ask); err == nil && len(others) > 0 && others[0].MTU > 0 {
+		mtu = min(mtu, others[0].MTU)
+	}
+	return mtu, nil
 }
 
 // unsteered is the userspace.Steering of a tunnel whose traffic routes bring to its

@@ -84,6 +84,9 @@ func (o *Options) exempt(r *routing, ipv6 bool) error {
 	if ipv6 {
 		return nil
 	}
+	// An ICMP error about the kernel's ESP, such as that it is too long for the path,
+	// is about the route that this finds.
+	add(func(e *rtnl.Rule) { e.Protocol, e.Local = unix.IPPROTO_ESP, true })
 	strict, err := rtnl.StrictReversePath()
 	if err != nil || !strict {
 		return err
@@ -95,7 +98,6 @@ func (o *Options) exempt(r *routing, ipv6 bool) error {
 			e.Protocol, e.Sport, e.Local = unix.IPPROTO_UDP, rtnl.Ports{From: port, To: port}, true
 		})
 	}
-	add(func(e *rtnl.Rule) { e.Protocol, e.Local = unix.IPPROTO_ESP, true })
 	return nil
 }
 
