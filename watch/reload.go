@@ -36,7 +36,7 @@ type Fixed struct{ Key string }
 
 // Error names the key and says what to do.
 func (e *Fixed) Error() string {
-	return e.Key + " has changed, which takes the tunnel to be taken down and brought up again"
+	return e.Key + " has changed, and cannot while the tunnel is up: take it down, and bring it up again"
 }
 
 // fixed refuses a tunnel file that differs in what a loop cannot change.
