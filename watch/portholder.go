@@ -13,8 +13,10 @@ import (
 )
 
 // udpInodes are the sockets of this network namespace that are bound to a local
-// UDP port, by inode (Documentation/networking/proc_net_tcp.rst; udp alike).
-func udpInodes(port uint16) []uint64 {
+// UDP port, by inode (Documentation/networking/proc_net_tcp.rst; udp alike). With
+// open those that are connected, which get datagrams of one peer only, as those of
+// ESP in user space, are left out.
+func udpInodes(port uint16, open bool) []uint64 {
 	var inodes []uint64
 	for _, name := range []string{"/proc/self/net/udp", "/proc/self/net/udp6"} {
 		f, err := os.Open(name)
@@ -25,7 +27,7 @@ func udpInodes(port uint16) []uint64 {
 		lines := bufio.NewScanner(f)
 		for lines.Scan() {
 			fields := strings.Fields(lines.Text())
-			if len(fields) < 10 || !strings.HasSuffix(fields[1], suffix) {
+			if len(fields) < 10 || !strings.HasSuffix(fields[1], suffix) || open && !strings.HasSuffix(fields[2], ":0000") {
 				continue
 			}
 			if inode, err := strconv.ParseUint(fields[9], 10, 64); err == nil && inode != 0 {
@@ -94,7 +96,7 @@ func processName(pid int) string {
 // portHeld is the error for a port that cannot be bound.
 func portHeld(port uint16) *PortHeld {
 	held := &PortHeld{Port: port}
-	if pid, _ := holder(udpInodes(port)); pid != 0 {
+	if pid, _ := holder(udpInodes(port, false)); pid != 0 {
 		held.PID, held.Name = pid, processName(pid)
 	}
 	return held
@@ -107,7 +109,7 @@ func portHeld(port uint16) *PortHeld {
 func foreignHolder(ports []uint16, ours func() []uint64) *PortHeld {
 	foreign := map[uint64]uint16{} // the port, by inode
 	for _, port := range ports {
-		for _, inode := range udpInodes(port) {
+		for _, inode := range udpInodes(port, true) {
 			foreign[inode] = port
 		}
 	}

@@ -382,8 +382,18 @@ func TestUpPortShared(t *testing.T) {
 			t.Errorf("we are no foreigners: %v", held)
 		}
 	}
-	held := foreignHolder([]uint16{uint16(a.port)}, func() []uint64 { return nil })
+	none := func() []uint64 { return nil }
+	held := foreignHolder([]uint16{uint16(a.port)}, none)
 	if held == nil || held.PID != os.Getpid() {
 		t.Errorf("%v", held)
+	}
+	peer := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9}
+	esp, err := net.DialUDP("udp4", &net.UDPAddr{IP: peer.IP, Port: a.natPort}, peer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer esp.Close()
+	if held := foreignHolder([]uint16{uint16(a.natPort)}, none); held != nil {
+		t.Errorf("what is sent to one socket only: %v", held)
 	}
 }
