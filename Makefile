@@ -132,8 +132,10 @@ $(NFPM):
 reproducible: $(NFPM)
 	@work=$$(mktemp -d)
 	trap 'chmod -R u+w "$$work"; rm -rf "$$work"' EXIT
+	commit=$$(git rev-parse HEAD)
 	for copy in one some/where/else; do
 		git clone -q . "$$work/$$copy"
+		git -C "$$work/$$copy" -c advice.detachedHead=false checkout -q "$$commit"
 		GOCACHE="$$work/$$copy.cache" $(MAKE) --no-print-directory -C "$$work/$$copy" build packages
 		(cd "$$work/$$copy/bin" && sha256sum ipsec-quick ipsec-quick-exporter packages/*) >"$$work/sums-$${copy##*/}"
 	done
