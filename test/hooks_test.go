@@ -194,13 +194,24 @@ func TestHooksFail(t *testing.T) {
 		wantRan(t, a, fmt.Sprintf("%s = %q", c.hook, c.command), c.ran...)
 		a.Unchanged(before, fmt.Sprintf("%s = %q", c.hook, c.command))
 	}
+	a.WriteFile("/etc/ipsec-quick/hooked.toml", strings.Replace(hooked(between(a, b), map[string]string{"pre_up": "sleep 600; true"}), "2s", "600s", 1))
+	up := q.Start("up", q.Name)
+	within(t, 10*time.Second, "pre_up is run", func() bool { return a.Exec("test", "-e", "/run/ipsec-quick/hooked/tunnel").Code == 0 })
+	if r := q.Exec("down", q.Name); r.Code != 0 || r.Took > 8*time.Second {
+		t.Errorf("down while pre_up is run: %s", r)
+	}
+	if r := up.Wait(time.Second); r.Code != 1 || !strings.Contains(r.Stdout, "interrupted") {
+		t.Errorf("up that is taken down: %s", r)
+	}
+	wantRan(t, a, "down while pre_up is run", "post_down")
+	a.Unchanged(before, "down while pre_up is run")
 	peer.Down()
 	a.WriteFile("/etc/ipsec-quick/hooked.toml", hooked(between(a, b), nil))
 	q.Fails(exitNoAnswer, "--timeout", "2s")
 	wantRan(t, a, "no answer", "pre_up", "post_down")
 	a.Unchanged(before, "no answer")
 
-	up := q.Start("up", q.Name)
+	up = q.Start("up", q.Name)
 	within(t, 10*time.Second, "it is being brought up", func() bool { return a.Exec("test", "-e", "/run/ipsec-quick/hooked/journal").Code == 0 })
 	up.Signal(syscall.SIGKILL)
 	up.Wait(5 * time.Second)

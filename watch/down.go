@@ -27,6 +27,8 @@ const (
 	// handoverTimeout is how long a loop may be on its way from `up` to the
 	// background, and its socket belong to nobody.
 	handoverTimeout = 2 * time.Second
+	// interruptTimeout is how long an interrupted `up` may take to undo what it did.
+	interruptTimeout = 10 * time.Second
 	// askPause is between two looks at it.
 	askPause = 20 * time.Millisecond
 )
@@ -60,6 +62,7 @@ func Down(o DownOptions) error {
 	d := newDir(o.Dir, o.Name)
 	giveUp := time.Now().Add(handoverTimeout)
 	was := false // it was up when we began: gone means that it is done
+	interrupted := false
 	for {
 		process := openProcess(d)
 		r, err := ask(d, &request{Verb: verbClose}, frozenAfter, o.heard)
@@ -89,7 +92,16 @@ func Down(o DownOptions) error {
 			return lerr
 		}
 		frozen := errors.Is(err, os.ErrDeadlineExceeded)
-		if frozen || time.Now().After(giveUp) {
+		switch late := time.Now().After(giveUp); {
+		case late && running.Starting && !interrupted:
+			// An `up` that runs its first hooks serves nobody, and is not frozen.
+			o.Log.Warn("it is being brought up; interrupting that", "pid", running.PID)
+			if err := process.signal(d, unix.SIGTERM); err != nil {
+				process.close()
+				return err
+			}
+			interrupted, giveUp = true, time.Now().Add(interruptTimeout)
+		case frozen || late:
 			o.Log.Warn("the loop does not answer; ending it", "pid", running.PID, "err", err)
 			if err := process.kill(d); err != nil {
 				process.close()
@@ -284,8 +296,16 @@ func (p process) waitEnd() error {
 	}
 }
 
-// kill ends the process by force, once it is sure that it is the loop.
+// kill ends the process by force.
 func (p process) kill(d *dir) error {
+	if err := p.signal(d, unix.SIGKILL); err != nil {
+		return err
+	}
+	return p.waitEnd()
+}
+
+// signal sends the process a signal, once it is sure that it is the loop.
+func (p process) signal(d *dir, s unix.Signal) error {
 	if p.fd < 0 {
 		return nil // it has ended
 	}
@@ -296,10 +316,10 @@ func (p process) kill(d *dir) error {
 	if p.pid == os.Getpid() || !held {
 		return fmt.Errorf("process %d has not the lock %s; end whoever has (`lslocks`)", p.pid, d.file(fileLock))
 	}
-	if err := unix.PidfdSendSignal(p.fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+	if err := unix.PidfdSendSignal(p.fd, s, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return os.NewSyscallError("kill", err)
 	}
-	return p.waitEnd()
+	return nil
 }
 
 // hasOpen reports whether a process has a file open. To see that of another
