@@ -5,6 +5,7 @@ package lab_test
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -44,7 +45,12 @@ const (
 // wg-quick itself where that runs, and keeps what they see of both. What is printed
 // and left behind is checked of ours only; of both the exit status, and that the
 // tunnel carries packets, so that the comparison is with one that works.
+//
+// In the VM, where each command takes long, it is for who asks for the transcript.
 func TestHabits(t *testing.T) {
+	if os.Getenv("LAB") == "vm" && *transcriptFile == "" {
+		t.Skip("long under emulation: -transcript FILE asks for it")
+	}
 	rows := make([]*harness.Row, len(habits))
 	for i, h := range habits {
 		rows[i] = harness.NewRow("9. Habits of wg-quick's users", h.name, "ours, wg-quick's")
