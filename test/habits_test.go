@@ -84,7 +84,7 @@ type side struct {
 	systemd *harness.Systemd // where the habit is done, if that has been booted
 	text    strings.Builder
 	codes   []string
-	printed map[string]bool // by lines typed, which need not be shown again
+	printed map[string]bool // what lines have printed, which need not be shown again
 }
 
 func (s *side) a() *harness.Host { return s.net.A() }
@@ -102,8 +102,8 @@ func (s *side) play(t *testing.T, habit func(t *testing.T, s *side)) {
 		s.net.Use(t)
 		s.write(s.plain)
 		s.before = s.snapshot()
+		defer func() { s.systemd = nil }()
 		habit(t, s)
-		s.systemd = nil
 	})
 }
 
