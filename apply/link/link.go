@@ -104,8 +104,16 @@ func (l *Link) syncRouting(index int, s *State) error {
 		return err
 	}
 	have := l.o.of(all, index)
+	sources := map[rtnl.Route]netip.Addr{}
+	for _, e := range have.routes {
+		sources[sourceless(e)] = e.Src
+	}
 	for _, e := range want.routes {
-		if err := l.addRoute(e, have.routes); err != nil {
+		src, there := sources[sourceless(e)]
+		if there && src == e.Src {
+			continue
+		}
+		if err := l.putRoute(e, there); err != nil {
 			return err
 		}
 	}
@@ -121,13 +129,10 @@ func (l *Link) syncRouting(index int, s *State) error {
 	return l.remove(have.without(want))
 }
 
-// addRoute adds a route that is not there, or differs in its source.
-func (l *Link) addRoute(e rtnl.Route, have []rtnl.Route) error {
-	if slices.Contains(have, e) {
-		return nil
-	}
+// putRoute adds a route, or puts it in the place of one with another source.
+func (l *Link) putRoute(e rtnl.Route, there bool) error {
 	verb, put := "add", e.Add
-	if slices.ContainsFunc(have, func(h rtnl.Route) bool { return sameButSource(h, e) }) {
+	if there {
 		verb, put = "replace", e.Replace
 	}
 	err := put()
@@ -141,9 +146,10 @@ func (l *Link) addRoute(e rtnl.Route, have []rtnl.Route) error {
 	return err
 }
 
-func sameButSource(a, b rtnl.Route) bool {
-	a.Src = b.Src
-	return a == b
+// sourceless is the same for routes of which one takes the other's place.
+func sourceless(e rtnl.Route) rtnl.Route {
+	e.Src = netip.Addr{}
+	return e
 }
 
 // Remove takes all away. It does not matter if there is nothing.

@@ -20,9 +20,12 @@ type routing struct {
 
 // without is what others do not have.
 func (r routing) without(others routing) (rest routing) {
+	kept := map[rtnl.Route]bool{}
+	for _, e := range others.routes {
+		kept[sourceless(e)] = true
+	}
 	for _, e := range r.routes {
-		kept := func(o rtnl.Route) bool { return o == e || sameButSource(o, e) }
-		if !slices.ContainsFunc(others.routes, kept) {
+		if !kept[sourceless(e)] {
 			rest.routes = append(rest.routes, e)
 		}
 	}
