@@ -178,9 +178,9 @@ func (sa *ikeSA) closing(spi uint32) bool {
 
 // deletedByPeer acts on the peer's DELETE of the IKE SA.
 func (e *Endpoint) deletedByPeer(sa *ikeSA) {
-	if t, ok := sa.Send.Active.(*ikeTask); ok && e.state.SAs[t.RivalSPI] != nil {
+	if t, ok := sa.Send.Active.(*ikeTask); ok && t.rival(e) != nil {
 		// Both rekeyed it, and the peer is done before it heard of ours.
-		e.inherit(sa, e.state.SAs[t.RivalSPI])
+		e.inherit(sa, t.rival(e))
 		e.supersede(sa)
 	}
 	e.bequeath(sa)

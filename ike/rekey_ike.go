@@ -99,7 +99,7 @@ func (t *ikeTask) response(e *Endpoint, sa *ikeSA, ps payloads) progress {
 		t.abort(e, sa)
 		return finished
 	}
-	rival := e.state.SAs[t.RivalSPI]
+	rival := t.rival(e)
 	if t.Rival != nil && rival != nil && (sa.State != established || slices.Compare(next.LowestNonce, t.Rival) < 0) {
 		// Ours has the lowest nonce and loses, or the peer uses its own already: we
 		// delete ours, the peer the old one.
@@ -118,6 +118,14 @@ func (t *ikeTask) response(e *Endpoint, sa *ikeSA, ps payloads) progress {
 	return finished
 }
 
+// rival is what the peer's own rekey made; nil: nothing, or we delete it already.
+func (t *ikeTask) rival(e *Endpoint) *ikeSA {
+	if sa := e.state.SAs[t.RivalSPI]; sa != nil && sa.State != deleting {
+		return sa
+	}
+	return nil
+}
+
 // refused acts on an error of the peer.
 func (t *ikeTask) refused(e *Endpoint, sa *ikeSA, n *wire.Notify) progress {
 	if group, ok := keGroup(n); ok && n.Kind == wire.NotifyInvalidKEPayload && t.Tries == 0 && t.RivalSPI == 0 && allowsKE(e.peers[sa.Peer].IKE, group) {
@@ -131,7 +139,7 @@ func (t *ikeTask) refused(e *Endpoint, sa *ikeSA, n *wire.Notify) progress {
 
 // failed leaves the peer's rekey as the only one, if there is one.
 func (t *ikeTask) failed(e *Endpoint, sa *ikeSA, err error) progress {
-	if rival := e.state.SAs[t.RivalSPI]; rival != nil && sa.State == established {
+	if rival := t.rival(e); rival != nil && sa.State == established {
 		e.inherit(sa, rival)
 		e.supersede(sa)
 		return finished

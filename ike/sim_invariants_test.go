@@ -84,11 +84,13 @@ func (w *world) lost(h *simHost, a Lost) {
 const underWay = time.Second
 
 // checkLeft checks that an outbound SA stays for the packets that had chosen it
-// before ours were led to another.
+// before ours were led to another, unless the peer would not take them any more.
 func (w *world) checkLeft(h *simHost, c *ChildSA) {
 	at, ok := h.left[c.OutID()]
 	delete(h.left, c.OutID())
-	if p := w.pair(h, c.Peer); ok && w.now < at+underWay && !p.down && h.closing == nil && w.now > p.mayLose {
+	p := w.pair(h, c.Peer)
+	there := p.other(h)
+	if ok && w.now < at+underWay && !p.down && h.closing == nil && w.now > p.mayLose && there.find(there.in, c.OutID()) != nil {
 		w.fail("%s removes %08x %v after its packets were led to another SA", h.name, c.SPIOut, w.now-at)
 	}
 }
@@ -162,7 +164,7 @@ func (h *simHost) lacks(peer *simHost) bool {
 			}
 		}
 		for _, t := range sa.Send.tasks() {
-			if d, ok := t.(*deleteTask); ok && slices.ContainsFunc(d.SPIs, func(spi uint32) bool { return sa.Children[spi] == nil }) {
+			if d, ok := t.(*deleteTask); ok && (d.IKE && sa.State == deleting && len(sa.Children) == 0 || slices.ContainsFunc(d.SPIs, func(spi uint32) bool { return sa.Children[spi] == nil })) {
 				return true
 			}
 		}
