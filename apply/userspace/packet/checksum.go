@@ -16,7 +16,8 @@ type Sum uint64
 // Add returns the sum with b added. An odd octet at the end is padded with a
 // zero.
 func (s Sum) Add(b []byte) Sum {
-	sum, other := uint64(s), uint64(0)
+	sum, b := addWide(uint64(s), b)
+	other := uint64(0)
 	var carry, carry2 uint64
 	// This loop sees every octet of TCP. The CPU adds up its two chains of carries
 	// at the same time.
