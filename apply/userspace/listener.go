@@ -17,6 +17,7 @@ type listener struct {
 	in       *inbound
 	epoll    int
 	receiver *outer.Receiver
+	octets   int // received since it last slept
 
 	mu    sync.Mutex
 	paths []*path
@@ -86,7 +87,7 @@ func (l *listener) run() {
 	var last breath
 	for {
 		last.take(l.in.now)
-		n, err := unix.EpollWait(l.epoll, events[:], -1)
+		n, err := l.wait(events[:])
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			l.in.w.p.o.Log.Error("the sockets of ESP are not read any more", "err", os.NewSyscallError("epoll_wait", err))
 			return
@@ -101,6 +102,28 @@ func (l *listener) run() {
 			}
 		}
 	}
+}
+
+const (
+	// lingerFor is how long a listener goes on looking before it sleeps, in
+	// nanoseconds, once at least lingerAfter octets have come. That much is the work
+	// of a stream, the next part of which is on its way: to wake up a CPU for it
+	// takes as long, and the stream waits meanwhile.
+	lingerFor   = 30e3
+	lingerAfter = 60000
+)
+
+// wait is epoll_wait(2).
+func (l *listener) wait(events []unix.EpollEvent) (int, error) {
+	if l.octets >= lingerAfter {
+		for until := now() + lingerFor; now() < until; {
+			if n, err := unix.EpollWait(l.epoll, events, 0); n != 0 || err != nil {
+				return n, err
+			}
+		}
+	}
+	l.octets = 0
+	return unix.EpollWait(l.epoll, events, -1)
 }
 
 // drainRounds is how often one socket is read before others have their turn.
@@ -119,6 +142,7 @@ func (l *listener) drain(pa *path) {
 		l.in.begin()
 		for i := range n {
 			m := pa.conn.Message(l.receiver, i)
+			l.octets += len(m.Data)
 			l.in.message(pa.conn.Local, &m, pa.name.udp)
 		}
 		l.in.flush()
