@@ -204,7 +204,7 @@ lab: lab-tests
 # Those of them that say something of ESP in user space, on this kernel.
 native: lab-tests
 	@echo '== native: ESP in user space'
-	test/lab/run -t 300 bin/lab.test -dataplane userspace -test.parallel 12 -test.run '$(NATIVE)'
+	test/lab/run -t 480 bin/lab.test -dataplane userspace -test.parallel 12 -test.run '$(NATIVE)'
 
 # Their long forms: with each cipher, mode and address family 1,000,000 packets,
 # 100 rekeys at 20,000 packets a second, TCP at full rate, 50 kills.
