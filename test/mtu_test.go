@@ -129,8 +129,11 @@ func (m *mtu) ping(h *harness.Host, from, to netip.Addr, octets int) bool {
 func (m *mtu) longest() int {
 	m.t.Helper()
 	a, b := m.A(), m.B()
-	n := m.device(a)
-	if other := m.device(b); other != n {
+	var n, other int
+	if !harness.Poll(5*time.Second, func() bool {
+		n, other = m.device(a), m.device(b)
+		return n == other // the responder sets it when its answer has left
+	}) {
 		m.t.Errorf("MTU %d at one end, %d at the other", n, other)
 	}
 	through := func(octets int, want bool) {

@@ -40,6 +40,7 @@ func New(need ...Suite) (*Kernel, error) {
 		_ = k.Close()
 		return nil, err
 	}
+	k.makeRoom()
 	return k, nil
 }
 

@@ -5,18 +5,19 @@ package xfrm
 
 // Message types.
 const (
-	msgNewSA     = 0x10
-	msgDelSA     = 0x11
-	msgGetSA     = 0x12
-	msgNewPolicy = 0x13
-	msgDelPolicy = 0x14
-	msgGetPolicy = 0x15
-	msgAllocSPI  = 0x16
-	msgAcquire   = 0x17
-	msgExpire    = 0x18
-	msgUpdPolicy = 0x19
-	msgUpdSA     = 0x1a
-	msgMapping   = 0x26
+	msgNewSA      = 0x10
+	msgDelSA      = 0x11
+	msgGetSA      = 0x12
+	msgNewPolicy  = 0x13
+	msgDelPolicy  = 0x14
+	msgGetPolicy  = 0x15
+	msgAllocSPI   = 0x16
+	msgAcquire    = 0x17
+	msgExpire     = 0x18
+	msgUpdPolicy  = 0x19
+	msgUpdSA      = 0x1a
+	msgGetSADInfo = 0x23
+	msgMapping    = 0x26
 )
 
 // Attributes.
@@ -36,6 +37,8 @@ const (
 	attrIfID         = 31
 	attrMtimerThresh = 32
 	attrSADir        = 33
+
+	attrSADHashInfo = 2 // of the answer to msgGetSADInfo
 )
 
 // Multicast groups. AEVENTS (5) is left alone: a listener makes the kernel
