@@ -2,8 +2,11 @@ package main
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/urfave/cli/v2"
+
+	"ipsec-quick/conf"
 )
 
 func checkCommand() *cli.Command {
@@ -20,10 +23,15 @@ func checkCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.App.Writer, "%s: good, %d %s\n", path, len(t.Peers), plural(len(t.Peers), "peer"))
+			sayGood(c.App.Writer, path, t)
 			return nil
 		},
 	})
+}
+
+// sayGood says that nothing is wrong with a tunnel file.
+func sayGood(out io.Writer, path string, t *conf.Tunnel) {
+	fmt.Fprintf(out, "%s: good, %d %s\n", path, len(t.Peers), plural(len(t.Peers), "peer"))
 }
 
 func plural(n int, word string) string {

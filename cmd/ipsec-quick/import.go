@@ -14,7 +14,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"ipsec-quick/conf"
 	"ipsec-quick/conf/foreign"
 )
 
@@ -103,15 +102,12 @@ func writeTunnel(c *cli.Context, path, text string) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
-	t, err := conf.Load(path)
+	t, err := load(c, path)
 	if err != nil {
 		fmt.Fprintf(c.App.ErrWriter, "%v\n%s was written, and is not good yet: see above\n", err, path)
 		return nil
 	}
-	for _, w := range t.Warnings {
-		fmt.Fprintf(c.App.ErrWriter, "warning: %v\n", w)
-	}
-	fmt.Fprintf(c.App.ErrWriter, "%s: good, %d %s\n", path, len(t.Peers), plural(len(t.Peers), "peer"))
+	sayGood(c.App.ErrWriter, path, t)
 	return nil
 }
 

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/urfave/cli/v2"
 
 	"ipsec-quick/watch"
@@ -23,9 +21,7 @@ func reloadCommand() *cli.Command {
 			if err != nil {
 				return notUp(name, err)
 			}
-			for _, w := range done.Warnings {
-				fmt.Fprintf(c.App.ErrWriter, "warning: %v\n", w)
-			}
+			warn(c, done.Warnings)
 			for _, change := range done.Peers {
 				say(c, "%v", change)
 			}

@@ -38,8 +38,13 @@ func load(c *cli.Context, path string) (*conf.Tunnel, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range t.Warnings {
+	warn(c, t.Warnings)
+	return t, nil
+}
+
+// warn prints the warnings about a tunnel file.
+func warn(c *cli.Context, list []conf.Error) {
+	for _, w := range list {
 		fmt.Fprintf(c.App.ErrWriter, "warning: %v\n", w)
 	}
-	return t, nil
 }
