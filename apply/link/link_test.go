@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ipsec-quick/apply"
+	"ipsec-quick/apply/applytest"
 )
 
 // host is a network namespace, which the test's thread is in: eth0 leads to
@@ -26,16 +25,7 @@ type host struct {
 
 func newHost(t *testing.T) *host {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: a network namespace is made")
-	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		t.Skip("needs iproute2")
-	}
-	runtime.LockOSThread() // the thread ends with the test
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Skipf("no network namespace: %v", err)
-	}
+	applytest.EnterNamespace(t)
 	h := &host{t: t}
 	h.run("sysctl -qw net.ipv6.conf.default.accept_dad=0")
 	for _, args := range []string{

@@ -2,9 +2,7 @@ package xfrm
 
 import (
 	"net/netip"
-	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ipsec-quick/apply"
+	"ipsec-quick/apply/applytest"
 )
 
 // enterNamespace puts the test into a network namespace of its own, with an
@@ -19,16 +18,7 @@ import (
 // 2001:db8::/32.
 func enterNamespace(t *testing.T) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: a network namespace is made")
-	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		t.Skip("needs iproute2")
-	}
-	runtime.LockOSThread() // the thread ends with the test
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Skipf("no network namespace: %v", err)
-	}
+	applytest.EnterNamespace(t)
 	ip(t, "link set lo up")
 	ip(t, "link add outer type veth peer name other")
 	ip(t, "link set outer up")
