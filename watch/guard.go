@@ -147,7 +147,8 @@ func (l *loop) dropGuard(g apply.Policy) {
 
 // claimTraffic refuses selectors that another tunnel of this host guards: the
 // data plane has one policy for a selector, and taking one tunnel down would
-// take the other's guard away. Those of interfaces are apart. What is new is then entered in our facts.
+// take the other's guard away. Those of interfaces are apart. What is new is then
+// entered in our facts.
 func (l *loop) claimTraffic(want map[*peer][]apply.Policy) error {
 	if len(want) == 0 || l.facts.Interface != "" {
 		return nil
