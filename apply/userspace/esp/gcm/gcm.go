@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"unsafe"
 
 	"golang.org/x/sys/cpu"
 )
@@ -25,8 +26,9 @@ const (
 	nonceLen = 12
 	tagLen   = 16
 
-	// group is how many blocks are multiplied before the sum is reduced.
-	group = 16
+	// powers is how many powers of the hash key are needed: for the first four
+	// blocks when 16 more follow, and the lengths.
+	powers = 4 + 16 + 1
 )
 
 // Supported tells whether this CPU has the instructions.
@@ -42,7 +44,17 @@ type aead struct {
 	keys   [15][blockLen]byte // of the rounds
 	// powers of the hash key, the highest first. Behind the first power there is
 	// what lanes without a block are multiplied with.
-	powers [group + 1 + 3]element
+	powers [powers + 2]element
+}
+
+// A message is what crypt has to know beside the text. The assembler knows where
+// its fields are.
+type message struct {
+	counter    [blockLen]byte // the tag's counter block; those of the text follow
+	additional [blockLen]byte // data, padded with zeros
+	lengths    [blockLen]byte // of the additional data and of the text, in bits
+	tag        [blockLen]byte // the result
+	sealing    uint64         // all bits: seal, none: open
 }
 
 // New makes the AEAD of a key of 16, 24 or 32 octets, which is not retained; what
@@ -89,14 +101,14 @@ func (a *aead) expand(key []byte) {
 
 // hashKeys makes the powers of the hash key, which is an encrypted block of zeros.
 func (a *aead) hashKeys() {
-	var h, zero [blockLen]byte
-	defer clear(h[:])
-	ctr(a, &h[0], &zero[0], blockLen, &zero)
-	first := elementOf(&h).timesX()
-	power := first
-	for i := group; i >= 0; i-- {
+	var m message
+	crypt(a, nil, nil, 0, &m) // GHASH is zero without a hash key, so the tag is it
+	defer clear(m.tag[:])
+	one := elementOf(&m.tag).timesX()
+	power := one
+	for i := powers - 1; i >= 0; i-- {
 		a.powers[i] = power
-		power = power.times(first)
+		power = power.times(one)
 	}
 }
 
@@ -108,37 +120,42 @@ func (a *aead) Overhead() int { return tagLen }
 
 // Seal is cipher.AEAD's.
 func (a *aead) Seal(dst, nonce, plaintext, additionalData []byte) []byte {
-	start := len(dst)
-	dst = grow(dst, len(plaintext)+tagLen)
-	out := dst[start:]
-	c := counterOf(nonce)
-	if len(plaintext) > 0 {
-		ctr(a, &out[0], &plaintext[0], len(plaintext), &c)
-	}
-	tag := a.tag(nonce, out[:len(plaintext)], additionalData)
-	copy(out[len(plaintext):], tag[:])
+	start, n := len(dst), len(plaintext)
+	dst = grow(dst, n+tagLen)
+	m := message{sealing: ^uint64(0)}
+	m.begin(nonce, additionalData, n)
+	crypt(a, unsafe.SliceData(dst[start:]), unsafe.SliceData(plaintext), n, &m)
+	copy(dst[start+n:], m.tag[:])
 	return dst
 }
 
 var errOpen = errors.New("gcm: message authentication failed")
 
-// Open is cipher.AEAD's. Nothing is decrypted before it is authenticated.
+// Open is cipher.AEAD's. Of what is not authentic it leaves nothing.
 func (a *aead) Open(dst, nonce, ciphertext, additionalData []byte) ([]byte, error) {
-	n := len(ciphertext) - tagLen
+	start, n := len(dst), len(ciphertext)-tagLen
 	if n < 0 {
 		return nil, errOpen
 	}
-	tag := a.tag(nonce, ciphertext[:n], additionalData)
-	if subtle.ConstantTimeCompare(tag[:], ciphertext[n:]) != 1 {
+	tag := [tagLen]byte(ciphertext[n:])
+	dst = grow(dst, n)
+	var m message
+	m.begin(nonce, additionalData, n)
+	crypt(a, unsafe.SliceData(dst[start:]), unsafe.SliceData(ciphertext), n, &m)
+	if subtle.ConstantTimeCompare(m.tag[:], tag[:]) != 1 {
+		clear(dst[start:])
 		return nil, errOpen
 	}
-	start := len(dst)
-	dst = grow(dst, n)
-	c := counterOf(nonce)
-	if n > 0 {
-		ctr(a, &dst[start], &ciphertext[0], n, &c)
-	}
 	return dst, nil
+}
+
+// begin fills in what crypt has to know of a text of n octets.
+func (m *message) begin(nonce, additionalData []byte, n int) {
+	copy(m.counter[:], nonce[:nonceLen])
+	m.counter[blockLen-1] = 1
+	copy(m.additional[:len(additionalData)], additionalData)
+	binary.BigEndian.PutUint64(m.lengths[:], uint64(len(additionalData))*8)
+	binary.BigEndian.PutUint64(m.lengths[8:], uint64(n)*8)
 }
 
 // grow lengthens b by n octets.
@@ -149,40 +166,10 @@ func grow(b []byte, n int) []byte {
 	return append(b, make([]byte, n)...)
 }
 
-// counterOf is the counter block of the first block of text (NIST SP 800-38D,
-// Section 7.1). The one before is the tag's.
-func counterOf(nonce []byte) (c [blockLen]byte) {
-	copy(c[:], nonce[:nonceLen])
-	c[blockLen-1] = 2
-	return c
-}
-
-func (a *aead) tag(nonce, ciphertext, additionalData []byte) (tag [tagLen]byte) {
-	var first, lengths [blockLen]byte
-	copy(first[:len(additionalData)], additionalData)
-	binary.BigEndian.PutUint64(lengths[:], uint64(len(additionalData))*8)
-	binary.BigEndian.PutUint64(lengths[8:], uint64(len(ciphertext))*8)
-	var data *byte
-	if len(ciphertext) > 0 {
-		data = &ciphertext[0]
-	}
-	var hash [blockLen]byte
-	ghash(a, &hash, &first, data, len(ciphertext), &lengths)
-	c := counterOf(nonce)
-	c[blockLen-1] = 1
-	ctr(a, &tag[0], &hash[0], tagLen, &c)
-	return tag
-}
-
-// ctr encrypts n octets from src to dst, counting from the block that is given.
+// crypt encrypts or decrypts n octets from src to dst and makes the tag.
 //
 //go:noescape
-func ctr(a *aead, dst, src *byte, n int, counter *[blockLen]byte)
-
-// ghash is GHASH of first, n octets of data and last. No element is before first.
-//
-//go:noescape
-func ghash(a *aead, out, first *[blockLen]byte, data *byte, n int, last *[blockLen]byte)
+func crypt(a *aead, dst, src *byte, n int, m *message)
 
 // subWord is SubWord of FIPS 197, Section 5.2.
 func subWord(w uint32) uint32
