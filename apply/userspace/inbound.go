@@ -31,9 +31,18 @@ type inbound struct {
 	scratch   esp.Scratch
 
 	joiner  offload.Joiner
+	joining joining
 	writers []*tun.Writer
 	writer  *tun.Writer // of the packets that are being joined
 	rebuilt []byte      // packets of transport mode, with IP headers again
+}
+
+// joining is how the first of the packets came that are being joined: one that came
+// in the same way, and can be joined, is of the same flow and need not be looked at
+// any more. Without an SA all are.
+type joining struct {
+	sa        *association
+	next, tos uint8
 }
 
 // A permit is what permits said of a flow and an SA.
@@ -65,6 +74,7 @@ func (in *inbound) flush() {
 }
 
 func (in *inbound) write() {
+	in.joining = joining{}
 	if pieces := in.joiner.Take(); pieces != nil {
 		_ = in.writer.Write(pieces) // a device that is down or full drops it
 	}
@@ -156,6 +166,9 @@ func (in *inbound) packet(a *association, d []byte, tos uint8) bool {
 
 // deliver passes the inner packet on, if it is one that the SA may carry.
 func (in *inbound) deliver(a *association, b []byte, next, tos uint8) {
+	if in.joining == (joining{a, next, tos}) && in.joiner.Add(b) {
+		return
+	}
 	if a.mode == apply.Transport {
 		b = in.rebuild(a, b, next, tos)
 	} else if next != esp.NextIPv4 && next != esp.NextIPv6 {
@@ -188,6 +201,9 @@ func (in *inbound) deliver(a *association, b []byte, next, tos uint8) {
 	if !in.joiner.Add(b) {
 		in.write()
 		in.joiner.Add(b)
+	}
+	if a.mode == apply.Tunnel {
+		in.joining = joining{a, next, tos}
 	}
 	// The queue that a flow is written to is the one its answers come from.
 	in.writer = in.writers[hash(&h.Flow)%uint32(in.w.active.Load())]
