@@ -36,8 +36,8 @@ func (p *Plane) Resume() {
 
 // bequeath is the carrier's.
 func (w *workers) bequeath() ([]int, error) {
-	w.endSending()
-	w.endHearing()
+	w.leaveQueues()
+	w.halt()
 	var all []int
 	if w.device != nil {
 		for _, q := range w.queues[:w.active.Load()] {
@@ -70,9 +70,11 @@ func closeAll(fds []int) {
 
 // resume is the carrier's.
 func (w *workers) resume() {
-	w.hear()
+	w.run()
 	if w.device != nil {
-		w.send()
+		if err := w.readQueues(); err != nil {
+			w.p.o.Log.Error("the TUN device is not read any more", "err", err)
+		}
 	}
 }
 

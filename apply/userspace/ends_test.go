@@ -24,6 +24,7 @@ type end struct {
 	name  string // of the namespace
 	n     int    // 1 or 2
 	dir   string // of the plane's files
+	procs int    // as the plane's workers see it
 	plane *Plane
 	log   bench
 	ike   chan string
@@ -48,6 +49,12 @@ func host(t testing.TB, command string, args ...any) string {
 // twoEnds makes the hosts, and a plane on each.
 func twoEnds(t testing.TB) (one, two *end) {
 	t.Helper()
+	return twoEndsOf(t, procs())
+}
+
+// twoEndsOf is twoEnds for a number of processors.
+func twoEndsOf(t testing.TB, procs int) (one, two *end) {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: network namespaces are made")
 	}
@@ -56,7 +63,7 @@ func twoEnds(t testing.TB) (one, two *end) {
 	}
 	ends := [2]*end{}
 	for i := range ends {
-		e := &end{t: t, name: fmt.Sprintf("iq%d-%d", os.Getpid(), i+1), n: i + 1, dir: t.TempDir(), ike: make(chan string, 100)}
+		e := &end{t: t, name: fmt.Sprintf("iq%d-%d", os.Getpid(), i+1), n: i + 1, dir: t.TempDir(), procs: procs, ike: make(chan string, 100)}
 		host(t, "ip netns add %s", e.name)
 		t.Cleanup(func() { host(t, "ip netns del %s", e.name) })
 		ends[i] = e
@@ -81,12 +88,12 @@ func (e *end) open(inherited ...int) {
 	e.t.Helper()
 	e.do(func() {
 		var err error
-		e.plane, err = Open(Options{
+		e.plane, err = open(Options{
 			Dir: e.dir, Name: "iq0", Steering: e, Log: slog.New(slog.NewTextHandler(&e.log, nil)), Inherited: inherited,
 			IKE: func(local, remote netip.AddrPort, data []byte) {
 				e.ike <- fmt.Sprintf("%v %v %s", local, remote, data)
 			},
-		})
+		}, newWorkers(e.procs))
 		must(e.t, err)
 	})
 	plane := e.plane

@@ -2,8 +2,6 @@ package userspace
 
 import (
 	"errors"
-	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -66,33 +64,24 @@ func newOutbound(w *workers, q *tun.Queue) *outbound {
 	}
 }
 
-// run works until the workers stop.
-func (o *outbound) run() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+// serveAtMost is how many packets are taken from the queue before others have
+// their turn.
+const serveAtMost = 32
+
+// serve sends what the queue has, and returns what ended it; nil: there may be more.
+func (o *outbound) serve() error {
 	defer o.rest()
-	wait := []unix.PollFd{
-		{Fd: int32(o.queue.FD()), Events: unix.POLLIN},
-		{Fd: int32(o.w.stopped.fd), Events: unix.POLLIN}, // the last one
-	}
-	var last breath
-	for !o.w.stopping.Load() {
+	for range serveAtMost {
 		n, err := o.queue.Read(o.buffer[:offload.HeaderLen+maxPacket])
 		if err != nil {
-			o.rest()
-			last.take(o.clock)
-			if !errors.Is(err, unix.EAGAIN) {
-				o.w.p.o.Log.Error("the TUN device is not read any more", "err", os.NewSyscallError("read", err))
-				wait = wait[1:]
-			}
-			poll(wait, -1)
-			continue
+			return err
 		}
 		o.superPacket(o.buffer[:n])
 		if o.batch.Len() >= sendAt {
 			o.send()
 		}
 	}
+	return nil
 }
 
 // rest sends what there is and lets go of everything.

@@ -12,11 +12,11 @@ import (
 
 // A path is a socket to one place of a peer, which all SAs share that go there.
 type path struct {
-	conn     *outer.Conn
-	name     pathName
-	listener *listener
-	users    int          // SAs, under Plane.mu
-	holds    atomic.Int32 // the users together, and workers that use the socket
+	conn   *outer.Conn
+	name   pathName
+	worker *worker      // who reads it
+	users  int          // SAs, under Plane.mu
+	holds  atomic.Int32 // the users together, and workers that use the socket
 
 	// turn is a worker's from its first sequence number of a batch until the batch
 	// is sent. So sequence numbers leave in order: a peer's replay window may be
@@ -105,9 +105,9 @@ func (w *workers) open(name pathName) (*path, error) {
 	if err != nil {
 		return nil, err
 	}
-	pa := &path{conn: conn, name: name, listener: w.idlest()}
+	pa := &path{conn: conn, name: name, worker: w.idlest()}
 	pa.holds.Store(1)
-	if err := pa.listener.add(pa); err != nil {
+	if err := pa.worker.add(pa); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	w.paths[name] = pa
@@ -126,16 +126,17 @@ func (w *workers) leave(pa *path) {
 		return
 	}
 	delete(w.paths, pa.name)
-	pa.listener.remove(pa)
+	pa.worker.remove(pa)
 	pa.release()
 }
 
-// idlest is the listener with the fewest paths.
-func (w *workers) idlest() *listener {
-	best := w.listeners[0]
-	for _, l := range w.listeners[1:] {
-		if l.len() < best.len() {
-			best = l
+// idlest is the worker that reads the fewest paths, of those that do.
+func (w *workers) idlest() *worker {
+	readers := w.workers[len(w.workers)-len(w.queues):]
+	best := readers[0]
+	for _, k := range readers[1:] {
+		if k.len() < best.len() {
+			best = k
 		}
 	}
 	return best

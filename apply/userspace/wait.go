@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,20 +44,19 @@ func poll(fds []unix.PollFd, milliseconds int) {
 	}
 }
 
-// breatheEvery is how often a worker passes through the scheduler, in
-// nanoseconds: half of what it allows.
-const breatheEvery = 5e6
+// breatheEvery is how often a worker passes through the scheduler: half of what it
+// allows.
+const breatheEvery = 5 * time.Millisecond
 
 // A breath is when a worker last passed through the scheduler. A goroutine that
 // has not for 10 ms is taken for one that others wait for. The runtime's monitor
 // then wakes up every 20 microseconds to take its processor away whenever it waits
 // in a system call, at the cost of a tenth of all that the workers do.
-type breath int64
+type breath time.Time
 
-// take is called before a system call that waits; now is when the worker last
-// looked.
-func (b *breath) take(now int64) {
-	if now-int64(*b) >= breatheEvery {
+// take is called before a system call that waits.
+func (b *breath) take() {
+	if now := time.Now(); now.Sub(time.Time(*b)) >= breatheEvery {
 		*b = breath(now)
 		runtime.Gosched()
 	}

@@ -25,7 +25,7 @@ type wire struct {
 	t          testing.TB
 	from, to   *Plane
 	out        *outbound
-	listener   *listener
+	worker     *worker
 	sent, got  *association
 	back, into int // what is written to the TUN devices of from, of to
 	buffer     []byte
@@ -71,8 +71,8 @@ func newWire(t testing.TB, change func(*apply.SA)) *wire {
 	w.out.toTUN = tun.NewWriter(w.back)
 	w.back = read
 	w.into, read = w.device()
-	w.listener = receiver.listeners[0]
-	w.listener.in.writers = []*tun.Writer{tun.NewWriter(w.into)}
+	w.worker = receiver.workers[0]
+	w.worker.in.writers = []*tun.Writer{tun.NewWriter(w.into)}
 	w.into = read
 	must(t, sender.attach(w.sent))
 	must(t, receiver.attach(w.got))
@@ -90,12 +90,12 @@ func (w *wire) workers(p *Plane) *workers {
 	ws.active.Store(1)
 	ws.join.Store(&tun.Offloads{TCP: true, UDP: true})
 	var err error
-	ws.silenced, err = newQuit()
+	ws.halted, err = newQuit()
 	must(w.t, err)
-	l, err := newListener(ws)
+	k, err := newWorker(ws, nil)
 	must(w.t, err)
-	ws.listeners = []*listener{l}
-	w.t.Cleanup(func() { unix.Close(l.epoll); unix.Close(ws.silenced.fd) })
+	ws.workers, ws.queues = []*worker{k}, []*tun.Queue{{}}
+	w.t.Cleanup(func() { unix.Close(k.epoll); unix.Close(ws.halted.fd) })
 	return ws
 }
 
@@ -138,7 +138,7 @@ func (w *wire) read(fd int) (offload.Header, []byte) {
 
 // take lets the peer receive, and is the next packet that comes out.
 func (w *wire) take() (offload.Header, []byte) {
-	w.listener.drain(w.got.path.Load())
+	w.worker.drain(w.got.path.Load())
 	return w.read(w.into)
 }
 

@@ -12,65 +12,71 @@ import (
 	"ipsec-quick/apply/userspace/outer"
 )
 
-// A listener waits for the sockets of some peers, each of which only it reads.
-type listener struct {
+// A worker is a thread that waits for a queue of the TUN device, for the sockets
+// of some peers, or for both, and moves what comes. Nobody else reads them.
+type worker struct {
 	in       *inbound
+	out      *outbound // nil: it has no queue
 	epoll    int
 	receiver *outer.Receiver
-	octets   int // received since it last slept
 
 	mu    sync.Mutex
 	paths []*path
+
+	sending sync.Mutex // held while packets are sent
+	reads   bool       // the queue
 }
 
-func newListener(w *workers) (*listener, error) {
+func newWorker(w *workers, out *outbound) (*worker, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	l := &listener{in: newInbound(w), epoll: fd, receiver: outer.NewReceiver()}
-	l.in.stray = w.p.o.Stray
-	if err := l.watch(w.silenced.fd); err != nil {
+	k := &worker{in: newInbound(w), out: out, epoll: fd, receiver: outer.NewReceiver()}
+	k.in.stray = w.p.o.Stray
+	if err := k.watch(w.halted.fd); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
-	return l, nil
+	return k, nil
 }
 
-func (l *listener) watch(fd int) error {
+func (k *worker) watch(fd int) error {
 	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &event))
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(k.epoll, unix.EPOLL_CTL_ADD, fd, &event))
 }
+
+func (k *worker) unwatch(fd int) { _ = unix.EpollCtl(k.epoll, unix.EPOLL_CTL_DEL, fd, nil) }
 
 // add begins to read a path.
-func (l *listener) add(pa *path) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.watch(pa.conn.FD()); err != nil {
+func (k *worker) add(pa *path) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.watch(pa.conn.FD()); err != nil {
 		return err
 	}
-	l.paths = append(l.paths, pa)
+	k.paths = append(k.paths, pa)
 	return nil
 }
 
 // remove ends it.
-func (l *listener) remove(pa *path) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, pa.conn.FD(), nil)
-	l.paths = slices.DeleteFunc(l.paths, func(p *path) bool { return p == pa })
+func (k *worker) remove(pa *path) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.unwatch(pa.conn.FD())
+	k.paths = slices.DeleteFunc(k.paths, func(p *path) bool { return p == pa })
 }
 
-func (l *listener) len() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.paths)
+func (k *worker) len() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.paths)
 }
 
 // take finds the path of a descriptor and holds it; nil: it has gone.
-func (l *listener) take(fd int) *path {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, pa := range l.paths {
+func (k *worker) take(fd int) *path {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, pa := range k.paths {
 		if pa.conn.FD() == fd && pa.hold() {
 			return pa
 		}
@@ -78,75 +84,92 @@ func (l *listener) take(fd int) *path {
 	return nil
 }
 
-// run works until the workers are closed.
-func (l *listener) run() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	silenced := int32(l.in.w.silenced.fd)
-	var events [16]unix.EpollEvent
-	var last breath
-	for {
-		last.take(l.in.now)
-		n, err := l.wait(events[:])
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			l.in.w.p.o.Log.Error("the sockets of ESP are not read any more", "err", os.NewSyscallError("epoll_wait", err))
-			return
-		}
-		for i := range max(n, 0) {
-			if events[i].Fd == silenced {
-				return
-			}
-			if pa := l.take(int(events[i].Fd)); pa != nil {
-				l.drain(pa)
-				pa.release()
-			}
-		}
+// read begins to read the queue, which the device has.
+func (k *worker) read() error {
+	k.sending.Lock()
+	defer k.sending.Unlock()
+	if k.reads {
+		return nil
+	}
+	err := k.watch(k.out.queue.FD())
+	k.reads = err == nil
+	return err
+}
+
+// leave ends it.
+func (k *worker) leave() {
+	k.sending.Lock()
+	defer k.sending.Unlock()
+	if k.reads {
+		k.unwatch(k.out.queue.FD())
+		k.reads = false
 	}
 }
 
-const (
-	// lingerFor is how long a listener goes on looking before it sleeps, in
-	// nanoseconds, once at least lingerAfter octets have come. That much is the work
-	// of a stream, the next part of which is on its way: to wake up a CPU for it
-	// takes as long, and the stream waits meanwhile.
-	lingerFor   = 30e3
-	lingerAfter = 60000
-)
-
-// wait is epoll_wait(2).
-func (l *listener) wait(events []unix.EpollEvent) (int, error) {
-	if l.octets >= lingerAfter {
-		for until := now() + lingerFor; now() < until; {
-			if n, err := unix.EpollWait(l.epoll, events, 0); n != 0 || err != nil {
-				return n, err
+// run works until the workers are halted.
+func (k *worker) run() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	halted := int32(k.in.w.halted.fd)
+	var events [16]unix.EpollEvent
+	var last breath
+	for {
+		last.take()
+		n, err := unix.EpollWait(k.epoll, events[:], -1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			k.in.w.p.o.Log.Error("packets of ESP are not waited for any more", "err", os.NewSyscallError("epoll_wait", err))
+			return
+		}
+		for i := range max(n, 0) {
+			if events[i].Fd == halted {
+				return
+			}
+			if pa := k.take(int(events[i].Fd)); pa != nil {
+				k.drain(pa)
+				pa.release()
 			}
 		}
+		k.send() // also what answers a packet that came
 	}
-	l.octets = 0
-	return unix.EpollWait(l.epoll, events, -1)
+}
+
+// send sends what the queue has.
+func (k *worker) send() {
+	if k.out == nil {
+		return
+	}
+	k.sending.Lock()
+	defer k.sending.Unlock()
+	if !k.reads {
+		return
+	}
+	if err := k.out.serve(); err != nil && !errors.Is(err, unix.EAGAIN) {
+		k.in.w.p.o.Log.Error("the TUN device is not read any more", "err", os.NewSyscallError("read", err))
+		k.unwatch(k.out.queue.FD())
+		k.reads = false
+	}
 }
 
 // drainRounds is how often one socket is read before others have their turn.
 const drainRounds = 64
 
 // drain reads what there is.
-func (l *listener) drain(pa *path) {
+func (k *worker) drain(pa *path) {
 	for range drainRounds {
-		n, err := pa.conn.Receive(l.receiver)
+		n, err := pa.conn.Receive(k.receiver)
 		if errors.Is(err, unix.EAGAIN) {
 			return
 		}
 		if err != nil {
 			continue // an ICMP error for something that was sent, reported once
 		}
-		l.in.begin()
+		k.in.begin()
 		for i := range n {
-			m := pa.conn.Message(l.receiver, i)
-			l.octets += len(m.Data)
-			l.in.message(pa.conn.Local, &m, pa.name.udp)
+			m := pa.conn.Message(k.receiver, i)
+			k.in.message(pa.conn.Local, &m, pa.name.udp)
 		}
-		l.in.flush()
-		if !l.receiver.Full() {
+		k.in.flush()
+		if !k.receiver.Full() {
 			return // there may be more by now: epoll knows
 		}
 	}

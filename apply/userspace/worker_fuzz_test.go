@@ -95,7 +95,7 @@ func BenchmarkWorkers(b *testing.B) {
 		copy(super[offload.HeaderLen:], p[:100])
 		w.out.superPacket(super)
 		w.out.send()
-		w.listener.drain(w.got.path.Load())
+		w.worker.drain(w.got.path.Load())
 		if _, err := unix.Read(w.into, w.buffer); err != nil {
 			b.Fatal(err)
 		}

@@ -160,7 +160,7 @@ func TestStray(t *testing.T) {
 	w := newWire(t, nil)
 	var strays []string
 	take := false
-	w.listener.in.stray = func(_, remote netip.AddrPort, data []byte) bool {
+	w.worker.in.stray = func(_, remote netip.AddrPort, data []byte) bool {
 		strays = append(strays, remote.Addr().String()+" "+string(data))
 		return take
 	}
@@ -185,10 +185,10 @@ func TestTOS(t *testing.T) {
 		}
 	}
 	w.put(offload.Header{}, flow4(leaves, 0x2a, nil))
-	if n, err := w.got.path.Load().conn.Receive(w.listener.receiver); n != 1 || err != nil {
+	if n, err := w.got.path.Load().conn.Receive(w.worker.receiver); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
-	if m := w.got.path.Load().conn.Message(w.listener.receiver, 0); m.TOS != 0x2a {
+	if m := w.got.path.Load().conn.Message(w.worker.receiver, 0); m.TOS != 0x2a {
 		t.Errorf("outer TOS %#x, want that of the inner packet", m.TOS)
 	}
 }
@@ -340,9 +340,9 @@ func TestOutboundDrops(t *testing.T) {
 // What comes to an IKE socket from an address that a NAT gave the peer anew.
 func TestReceiveFromNewAddress(t *testing.T) {
 	w := newWire(t, nil)
-	ws := w.listener.in.w
+	ws := w.worker.in.w
 	ws.received = newInbound(ws)
-	ws.received.writers = w.listener.in.writers
+	ws.received.writers = w.worker.in.writers
 	sealed := w.seal(flow4(leaves, 0, nil), esp.NextIPv4)
 	local := w.got.path.Load().conn.Local
 	from := w.got.path.Load().conn.Remote
@@ -373,7 +373,7 @@ func TestStepsDoNotAllocate(t *testing.T) {
 		w.out.superPacket(alone)
 		w.out.superPacket(super)
 		w.out.send()
-		w.listener.drain(w.got.path.Load())
+		w.worker.drain(w.got.path.Load())
 		for {
 			if _, err := unix.Read(w.into, w.buffer); err != nil {
 				break

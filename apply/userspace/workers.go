@@ -20,7 +20,7 @@ import (
 // Open opens the data plane of a tunnel, and takes up what another process has
 // installed in it. It needs the rights to make TUN devices and to set up
 // interfaces.
-func Open(o Options) (*Plane, error) { return open(o, newWorkers) }
+func Open(o Options) (*Plane, error) { return open(o, newWorkers(procs())) }
 
 const (
 	maxQueues = 8 // of the TUN device
@@ -35,64 +35,73 @@ const (
 	switchOff = "IPSEC_QUICK_NO_OFFLOADS"
 )
 
-// workers are the carrier. One goroutine a queue of the TUN device seals and
-// sends, others wait for sockets, open and write. Each has its descriptors and
-// buffers, allocates nothing, and hands nothing to another: what is too much
-// waits in the kernel's queues, which drop.
+// workers are the carrier. Each worker has its descriptors and buffers, allocates
+// nothing, and hands nothing to another: what is too much waits in the kernel's
+// queues, which drop.
+//
+// There are as many queues of the TUN device as processors, and a worker for each.
+// With one or two processors these read the sockets, too: to wake up a second
+// thread costs more than what it could do meanwhile. With more processors others
+// do, as many again.
 type workers struct {
 	p     *Plane
 	tun   tun.Offloads
 	outer outer.Offloads
 
-	queues    []*tun.Queue
-	outbound  []*outbound  // one a queue
-	active    atomic.Int32 // queues that the device has
-	listeners []*listener
-	device    *tun.Device // nil: stopped
-	mtu       int
-	join      atomic.Pointer[tun.Offloads] // what the device takes
+	queues  []*tun.Queue
+	active  atomic.Int32 // queues that the device has
+	workers []*worker    // those of the queues first
+	device  *tun.Device  // nil: stopped
+	mtu     int
+	join    atomic.Pointer[tun.Offloads] // what the device takes
 
 	paths     map[pathName]*path
 	inherited map[pathName]*outer.Conn // sockets of a program before us
 
-	listens           bool
-	stopping          atomic.Bool // the outbound workers
-	stopped, silenced *quit       // those of the TUN device, of the sockets
-	sending, hearing  sync.WaitGroup
+	runs    bool // the workers
+	halted  *quit
+	running sync.WaitGroup
 
 	receiving sync.Mutex // for receive
 	closed    bool       // under receiving: the descriptors are
 	received  *inbound
 }
 
-var moreProcs sync.Once
+// fewProcs is with how many processors a worker does both directions.
+const fewProcs = 2
 
-func newWorkers(p *Plane) (carrier, error) {
-	n := min(runtime.GOMAXPROCS(0), maxQueues)
-	// Each worker has a thread, and keeps it in system calls that do not block.
-	// With threads to spare nobody waits for the scheduler to take one away.
-	moreProcs.Do(func() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2*n) })
-	w := &workers{p: p, paths: map[pathName]*path{}}
-	w.join.Store(&tun.Offloads{})
-	w.active.Store(1)
-	w.chooseOffloads(os.Getenv(switchOff))
-	if err := w.prepare(n); err != nil {
-		w.close()
-		return nil, err
+// procs is how many processors this process may use. As each worker has a thread,
+// and keeps it in system calls that do not block, the scheduler gets threads to
+// spare: nobody waits for it to take one away.
+var procs = sync.OnceValue(func() int {
+	n := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(n + 2*min(n, maxQueues))
+	return n
+})
+
+// newWorkers makes those for a number of processors.
+func newWorkers(procs int) func(*Plane) (carrier, error) {
+	return func(p *Plane) (carrier, error) {
+		w := &workers{p: p, paths: map[pathName]*path{}}
+		w.join.Store(&tun.Offloads{})
+		w.active.Store(1)
+		w.chooseOffloads(os.Getenv(switchOff))
+		if err := w.prepare(procs); err != nil {
+			w.close()
+			return nil, err
+		}
+		return w, nil
 	}
-	return w, nil
 }
 
 // prepare opens all descriptors that are not a peer's, and makes the workers:
 // later the process may not open files any more.
-func (w *workers) prepare(n int) error {
+func (w *workers) prepare(procs int) error {
+	n := min(procs, maxQueues)
 	w.queues = make([]*tun.Queue, 0, n)
 	w.inherit(w.p.o.Inherited) // first, since they are ours whatever fails
 	var err error
-	if w.stopped, err = newQuit(); err != nil {
-		return err
-	}
-	if w.silenced, err = newQuit(); err != nil {
+	if w.halted, err = newQuit(); err != nil {
 		return err
 	}
 	for len(w.queues) < n {
@@ -102,15 +111,20 @@ func (w *workers) prepare(n int) error {
 		}
 		w.queues = append(w.queues, q)
 	}
-	for _, q := range w.queues {
-		w.outbound = append(w.outbound, newOutbound(w, q))
+	count := n
+	if procs > fewProcs {
+		count += n
 	}
-	for range n {
-		l, err := newListener(w)
+	for i := range count {
+		var out *outbound
+		if i < n {
+			out = newOutbound(w, w.queues[i])
+		}
+		k, err := newWorker(w, out)
 		if err != nil {
 			return err
 		}
-		w.listeners = append(w.listeners, l)
+		w.workers = append(w.workers, k)
 	}
 	w.received = newInbound(w)
 	return nil
@@ -151,41 +165,53 @@ func (w *workers) start() error {
 	}
 	w.device, w.mtu = device, 0
 	w.join.Store(&device.Offloads)
-	w.send()
+	if err := w.readQueues(); err != nil {
+		return err
+	}
 	return w.fit(false)
 }
 
 // listen is the carrier's.
 func (w *workers) listen() {
 	w.disinherit()
-	w.hear()
+	w.run()
 }
 
-// send begins to send.
-func (w *workers) send() {
-	for _, o := range w.outbound[:w.active.Load()] {
-		w.sending.Go(o.run)
-	}
-}
-
-// hear begins to receive.
-func (w *workers) hear() {
-	if w.listens {
+// run lets the workers begin.
+func (w *workers) run() {
+	if w.runs {
 		return
 	}
-	w.listens = true
-	for _, l := range w.listeners {
-		w.hearing.Go(l.run)
+	w.runs = true
+	for _, k := range w.workers {
+		w.running.Go(k.run)
 	}
 }
 
-// endHearing ends the inbound workers.
-func (w *workers) endHearing() {
-	if w.silenced != nil {
-		w.silenced.give()
-		w.hearing.Wait()
-		w.silenced.take()
-		w.listens = false
+// halt ends them.
+func (w *workers) halt() {
+	if w.halted != nil {
+		w.halted.give()
+		w.running.Wait()
+		w.halted.take()
+		w.runs = false
+	}
+}
+
+// readQueues begins to send.
+func (w *workers) readQueues() error {
+	for _, k := range w.workers[:w.active.Load()] {
+		if err := k.read(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leaveQueues ends it.
+func (w *workers) leaveQueues() {
+	for _, k := range w.workers[:min(len(w.queues), len(w.workers))] {
+		k.leave()
 	}
 }
 
@@ -200,34 +226,21 @@ func (w *workers) grow() error {
 	if err := w.device.Add(w.queues[n]); err != nil {
 		return err
 	}
-	w.sending.Go(w.outbound[n].run)
 	w.active.Store(int32(n + 1))
-	return nil
+	return w.workers[n].read()
 }
 
 // stop is the carrier's.
 func (w *workers) stop() error {
-	w.endSending()
+	w.leaveQueues()
 	w.device = nil
 	return tun.Remove(w.p.o.Name)
 }
 
-// endSending ends the outbound workers.
-func (w *workers) endSending() {
-	if w.stopped == nil {
-		return
-	}
-	w.stopping.Store(true)
-	w.stopped.give()
-	w.sending.Wait()
-	w.stopped.take()
-	w.stopping.Store(false)
-}
-
 // close is the carrier's.
 func (w *workers) close() {
-	w.endSending()
-	w.endHearing()
+	w.leaveQueues()
+	w.halt()
 	w.receiving.Lock()
 	w.closed = true
 	w.receiving.Unlock()
@@ -235,16 +248,14 @@ func (w *workers) close() {
 	for _, a := range w.p.sas {
 		w.detach(a)
 	}
-	for _, l := range w.listeners {
-		_ = unix.Close(l.epoll)
+	for _, k := range w.workers {
+		_ = unix.Close(k.epoll)
 	}
 	for _, q := range w.queues {
 		_ = q.Close()
 	}
-	for _, q := range []*quit{w.stopped, w.silenced} {
-		if q != nil {
-			_ = unix.Close(q.fd)
-		}
+	if w.halted != nil {
+		_ = unix.Close(w.halted.fd)
 	}
 }
 
