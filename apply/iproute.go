@@ -8,9 +8,9 @@ import (
 )
 
 // The commands of ip-xfrm(8) that do what the kernel data plane does. They can
-// be pasted into a shell once the keys are filled in. A guard's mark as such
-// (see Policy.Guard) and port masks are what ip cannot say; the latter are in a
-// comment at the end of the line.
+// be pasted into a shell once the keys are filled in. That a policy is a guard
+// (see Policy.Guard) and port masks are what ip cannot say: they are in a comment
+// at the end of the line.
 
 // AllocCommand reserves an SPI.
 func AllocCommand(reqID uint32, src, dst netip.Addr, mode Mode) string {
@@ -175,7 +175,7 @@ func (p Policy) DeleteCommands() []string {
 	dirs := p.directions()
 	for i := len(dirs) - 1; i >= 0; i-- {
 		sel, comment := p.Selector.command(direction(dirs[i]))
-		cs = append(cs, fmt.Sprintf("ip xfrm policy delete %s dir %s%s%s", sel, dirs[i], p.ifID(), comment))
+		cs = append(cs, fmt.Sprintf("ip xfrm policy delete %s dir %s%s%s", sel, dirs[i], p.ifID(), comment+p.guard()))
 	}
 	return cs
 }
@@ -210,7 +210,14 @@ func (p Policy) setCommand(dir string) string {
 	case p.Action == Trap && dir == "out":
 		s += fmt.Sprintf(" tmpl src %v dst %v proto esp reqid %d mode %v", p.Local, p.Remote, p.ReqID|TrapBit, p.Mode)
 	}
-	return s + comment
+	return s + comment + p.guard()
+}
+
+func (p Policy) guard() string {
+	if p.Guard {
+		return " # guard"
+	}
+	return ""
 }
 
 func (p Policy) ifID() string {

@@ -62,6 +62,12 @@ func TestCommands(t *testing.T) {
 	if got := p.DeleteCommands()[2]; !strings.HasSuffix(got, " dir in if_id 0x1000007") {
 		t.Error(got)
 	}
+	guard := Policy{Selector: p.Selector, Action: Block, Guard: true}
+	for _, got := range append(guard.SetCommands(), guard.DeleteCommands()...) {
+		if !strings.HasSuffix(got, " # guard") {
+			t.Error(got)
+		}
+	}
 	p.IfID, p.Mode, p.Selector.RemotePort = 0, Transport, PortMask{1024, 0xfc00}
 	if got := p.DeleteCommands(); len(got) != 2 || !strings.HasSuffix(got[0], "proto 6 dir out # and dport 1024/0xfc00") {
 		t.Error(got)

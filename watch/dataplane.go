@@ -81,7 +81,8 @@ func lacking(err error) bool {
 
 func openUserspace(o DataplaneOptions) (apply.Dataplane, error) {
 	plane := userspace.Options{
-		Dir: o.Dir, Name: o.Device, Mark: apply.Mark, Log: o.Log, IKE: o.IKE, Stray: o.Stray, Inherited: o.Inherited,
+		Dir: o.Dir, Name: o.Device, Mark: apply.Mark, Log: o.Log, Change: o.Change,
+		IKE: o.IKE, Stray: o.Stray, Inherited: o.Inherited,
 	}
 	if o.Routed {
 		plane.Steering = unsteered{}

@@ -16,7 +16,7 @@ func TestDataplane(t *testing.T) {
 		const name = "quick0"
 		log := slog.New(slog.DiscardHandler)
 		return userspace.Open(userspace.Options{
-			Dir: dir, Name: name, Mark: apply.Mark, Log: log,
+			Dir: dir, Name: name, Mark: apply.Mark, Log: log, Change: func(string) {},
 			Steering: steer.Open(steer.Options{Device: name, Ports: []uint16{500, 4500, 4501}, Log: log, Change: func(string) {}}),
 		})
 	})

@@ -90,6 +90,7 @@ func (e *end) open(inherited ...int) {
 		var err error
 		e.plane, err = open(Options{
 			Dir: e.dir, Name: "iq0", Steering: e, Log: slog.New(slog.NewTextHandler(&e.log, nil)), Inherited: inherited,
+			Change: func(string) {},
 			IKE: func(local, remote netip.AddrPort, data []byte) {
 				e.ike <- fmt.Sprintf("%v %v %s", local, remote, data)
 			},

@@ -33,6 +33,9 @@ type Options struct {
 	Steering Steering
 	Log      *slog.Logger
 
+	// Change is told what becomes of the TUN device, as commands of ip(8).
+	Change func(command string)
+
 	// Inherited are descriptors that a program before this one in the same process
 	// got by Bequeath. They are the plane's, also if Open fails.
 	Inherited []int

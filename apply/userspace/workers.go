@@ -160,6 +160,9 @@ func (w *workers) start() error {
 		return err
 	}
 	w.active.Store(int32(n))
+	if device.New {
+		w.p.o.Change(tun.AddCommand(w.p.o.Name))
+	}
 	if device.Offloads != w.tun {
 		w.p.o.Log.Info("an offload of the TUN device is not used with this kernel", "used", fmt.Sprintf("%+v", device.Offloads))
 	}
@@ -234,7 +237,11 @@ func (w *workers) grow() error {
 func (w *workers) stop() error {
 	w.leaveQueues()
 	w.device = nil
-	return tun.Remove(w.p.o.Name)
+	err := tun.Remove(w.p.o.Name)
+	if err == nil {
+		w.p.o.Change("ip link delete " + w.p.o.Name)
+	}
+	return err
 }
 
 // close is the carrier's.

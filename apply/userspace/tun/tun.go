@@ -37,6 +37,8 @@ type Offloads struct{ TCP, UDP bool }
 
 // A Device is a TUN device that is open.
 type Device struct {
+	// New tells a device that was made from one that was there.
+	New bool
 	// Offloads are those wanted that the kernel has and that work.
 	Offloads Offloads
 
@@ -49,6 +51,10 @@ type Device struct {
 // error they are to be closed.
 func Attach(name string, queues []*Queue, want Offloads) (*Device, error) {
 	d := &Device{queues: slices.Clone(queues)}
+	var absent netlink.LinkNotFoundError
+	if _, err := netlink.LinkByName(name); errors.As(err, &absent) {
+		d.New = true
+	}
 	for _, q := range queues {
 		err := q.attach(name)
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY) {
@@ -135,6 +141,11 @@ func (d *Device) SetMTU(mtu, segments int) error {
 	_ = netlink.LinkSetGSOMaxSize(d.link, octets)
 	_ = netlink.LinkSetGSOIPv4MaxSize(d.link, octets)
 	return nil
+}
+
+// AddCommand is the command of ip(8) that makes a device as Attach does.
+func AddCommand(name string) string {
+	return "ip tuntap add dev " + name + " mode tun multi_queue vnet_hdr"
 }
 
 // Remove deletes the device of that name. It is no error if there is none; one that

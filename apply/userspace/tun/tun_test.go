@@ -84,8 +84,8 @@ func read(t *testing.T, queues ...*Queue) []byte {
 func TestDeviceStaysAndIsTakenAgain(t *testing.T) {
 	enterNamespace(t)
 	d := open(t, "iq0", 2, Offloads{TCP: true, UDP: true})
-	if len(d.queues) != 2 || !d.Offloads.TCP {
-		t.Fatalf("%d queues, offloads %+v", len(d.queues), d.Offloads)
+	if len(d.queues) != 2 || !d.Offloads.TCP || !d.New {
+		t.Fatalf("%d queues, offloads %+v, new: %t", len(d.queues), d.Offloads, d.New)
 	}
 	if err := d.SetMTU(1380, 44); err != nil {
 		t.Fatal(err)
@@ -103,8 +103,8 @@ func TestDeviceStaysAndIsTakenAgain(t *testing.T) {
 		t.Errorf("closed, and not without carrier:\n%s", out)
 	}
 	again := open(t, "iq0", 2, Offloads{})
-	if again.Offloads != (Offloads{}) {
-		t.Errorf("offloads %+v that nobody wanted", again.Offloads)
+	if again.Offloads != (Offloads{}) || again.New {
+		t.Errorf("offloads %+v that nobody wanted; new: %t", again.Offloads, again.New)
 	}
 	for range 2 {
 		if err := Remove("iq0"); err != nil {
@@ -134,6 +134,21 @@ func TestDeviceStaysAndIsTakenAgain(t *testing.T) {
 	}
 	if p := read(t, d.queues...); !bytes.HasSuffix(p, payload) {
 		t.Errorf("read %x", p)
+	}
+}
+
+// The command that is told makes such a device.
+func TestAddCommand(t *testing.T) {
+	enterNamespace(t)
+	run(t, AddCommand("iq0"))
+	if d := open(t, "iq0", 2, Offloads{TCP: true}); d.New || !d.Offloads.TCP {
+		t.Errorf("new: %t, offloads %+v", d.New, d.Offloads)
+	}
+	if err := Remove("iq0"); err != nil {
+		t.Error(err)
+	}
+	if exec.Command("ip", "link", "show", "iq0").Run() == nil {
+		t.Error("it is still there")
 	}
 }
 
