@@ -10,6 +10,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 func random(r *rand.ChaCha8, n int) []byte {
@@ -103,6 +105,41 @@ func TestStaysWithin(t *testing.T) {
 	}
 }
 
+// Nor is anything read there: there is nothing.
+func TestReadsWithin(t *testing.T) {
+	supported(t)
+	page := unix.Getpagesize()
+	end := func() []byte {
+		b, err := unix.Mmap(-1, 0, 3*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Munmap(b) })
+		for _, hole := range [][]byte{b[:page], b[2*page:]} {
+			if err := unix.Mprotect(hole, unix.PROT_NONE); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return b[page : 2*page : 2*page]
+	}
+	from, to := end(), end()
+	r := rand.NewChaCha8([32]byte{4})
+	ours, _ := both(t, random(r, 16))
+	nonce := random(r, nonceLen)
+	for n := range 600 {
+		for _, at := range []int{0, page - n - tagLen} {
+			text := from[at : at+n]
+			if at > 0 {
+				text = from[page-n:]
+			}
+			sealed := ours.Seal(to[at:at], nonce, text, nil)
+			if opened, err := ours.Open(from[at:at], nonce, sealed, nil); err != nil || len(opened) != n {
+				t.Fatalf("%d octets: %v", n, err)
+			}
+		}
+	}
+}
+
 // Each bit counts.
 func TestForged(t *testing.T) {
 	supported(t)
@@ -113,11 +150,11 @@ func TestForged(t *testing.T) {
 	for _, part := range [][]byte{sealed, nonce, aad} {
 		for i := range len(part) * 8 {
 			part[i/8] ^= 1 << (i % 8)
-			opened := make([]byte, len(sealed))
-			if _, err := ours.Open(opened[:0], nonce, sealed, aad); err == nil {
+			opened := bytes.Clone(sealed) // in place
+			if _, err := ours.Open(opened[:0], nonce, opened, aad); err == nil {
 				t.Fatalf("bit %d of %d octets does not count", i, len(part))
 			}
-			if !bytes.Equal(opened, make([]byte, len(opened))) {
+			if n := len(opened) - tagLen; !bytes.Equal(opened[:n], make([]byte, n)) {
 				t.Fatal("something is left of what is not authentic")
 			}
 			part[i/8] ^= 1 << (i % 8)
@@ -154,8 +191,9 @@ func TestNewRefuses(t *testing.T) {
 // The assembler's idea of where the fields are.
 func TestLayout(t *testing.T) {
 	var a aead
-	if unsafe.Offsetof(a.rounds) != 0 || unsafe.Offsetof(a.keys) != 8 || unsafe.Offsetof(a.powers) != 248 {
-		t.Errorf("aead: %d %d %d", unsafe.Offsetof(a.rounds), unsafe.Offsetof(a.keys), unsafe.Offsetof(a.powers))
+	if unsafe.Offsetof(a.rounds) != 0 || unsafe.Offsetof(a.keys) != 8 || unsafe.Offsetof(a.powers) != 248 ||
+		unsafe.Sizeof(a) != 248+(21+2)*blockLen {
+		t.Errorf("aead: %d %d %d, %d octets", unsafe.Offsetof(a.rounds), unsafe.Offsetof(a.keys), unsafe.Offsetof(a.powers), unsafe.Sizeof(a))
 	}
 	var m message
 	if unsafe.Offsetof(m.additional) != 16 || unsafe.Offsetof(m.lengths) != 32 || unsafe.Offsetof(m.tag) != 48 || unsafe.Offsetof(m.sealing) != 64 {
