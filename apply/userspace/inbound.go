@@ -37,9 +37,9 @@ type inbound struct {
 	rebuilt []byte      // packets of transport mode, with IP headers again
 }
 
-// joining is how the first of the packets came that are being joined: one that came
-// in the same way, and can be joined, is of the same flow and need not be looked at
-// any more. Without an SA all are.
+// joining is how a packet came that is being joined with others: one that came in
+// the same way, and can be joined, is of the same flow and need not be looked at any
+// more. Without an SA all are.
 type joining struct {
 	sa        *association
 	next, tos uint8
