@@ -20,9 +20,9 @@ const (
 	// packet leaves at once, so that the peer's work on it begins.
 	sendAt = 32 << 10
 
-	// sendTimeout is how long a socket may have no room, in milliseconds. Then
-	// what waits for it is dropped, as any full queue does.
-	sendTimeout = 100
+	// sendTimeout is how long a batch waits for room at its socket, in nanoseconds.
+	// Then it is dropped, as by any full queue.
+	sendTimeout = 100e6
 
 	// answerEvery limits ICMP errors, in nanoseconds. A flow needs one.
 	answerEvery = 1e6
@@ -44,15 +44,14 @@ type outbound struct {
 	batch     *outer.Batch
 	path      *path // where the batch goes, held; nil: there is none
 	turn      bool  // path.turn is locked
+	waiting   int64 // since when the batch waits for room; 0: it does not
 
 	toTUN    *tun.Writer // ICMP errors
 	answer   []byte
 	answered int64
 	fragment []byte
 
-	// Arguments of system calls, kept so that nothing is allocated.
-	waitSocket [1]unix.PollFd
-	pieces     [1][]byte
+	pieces [1][]byte // argument of a system call, kept so that nothing is allocated
 }
 
 func newOutbound(w *workers, q *tun.Queue) *outbound {
@@ -68,54 +67,73 @@ func newOutbound(w *workers, q *tun.Queue) *outbound {
 // their turn.
 const serveAtMost = 32
 
-// serve sends what the queue has, and returns what ended it; nil: there may be more.
+// serve sends what the queue has, and returns what ended it; nil: there may be
+// more. If the socket has no room, what is left of the batch waits, and with it
+// what is in the queue.
 func (o *outbound) serve() error {
-	defer o.rest()
+	if o.waiting > 0 && !o.send() {
+		if now()-o.waiting < sendTimeout {
+			return nil
+		}
+		o.rest()
+	}
 	for range serveAtMost {
 		n, err := o.queue.Read(o.buffer[:offload.HeaderLen+maxPacket])
 		if err != nil {
+			o.finish()
 			return err
 		}
 		o.superPacket(o.buffer[:n])
-		if o.batch.Len() >= sendAt {
-			o.send()
+		if o.batch.Len() >= sendAt && !o.send() {
+			return nil
 		}
 	}
+	o.finish()
 	return nil
 }
 
-// rest sends what there is and lets go of everything.
-func (o *outbound) rest() {
-	o.send()
-	if o.path != nil {
+// finish sends what there is, and then lets go of the path.
+func (o *outbound) finish() {
+	if o.send() && o.path != nil {
 		o.path.release()
 		o.path = nil
 	}
 }
 
-// send sends the batch and ends the turn.
-func (o *outbound) send() {
-	o.flush()
-	o.dated = false
+// rest is finish that does not wait for room.
+func (o *outbound) rest() {
+	if !o.send() {
+		o.batch.Reset()
+	}
+	o.finish()
+}
+
+// send sends the batch and ends the turn. It returns false if there is no room for
+// all of it.
+func (o *outbound) send() bool {
+	if !o.flush() {
+		if o.waiting == 0 {
+			o.waiting = now()
+		}
+		return false
+	}
+	o.dated, o.waiting = false, 0
 	if o.turn {
 		o.path.turn.Unlock()
 		o.turn = false
 	}
+	return true
 }
 
-// flush sends the batch. It waits for the socket, while the TUN device's queue
-// fills up and drops.
-func (o *outbound) flush() {
+// flush sends the batch, as far as there is room.
+func (o *outbound) flush() bool {
 	for !o.batch.Empty() {
-		if err := o.path.conn.Send(o.batch); !errors.Is(err, unix.EAGAIN) {
-			continue // what could not be sent is lost, as on any link
+		if err := o.path.conn.Send(o.batch); errors.Is(err, unix.EAGAIN) {
+			return false
 		}
-		o.waitSocket[0] = unix.PollFd{Fd: int32(o.path.conn.FD()), Events: unix.POLLOUT}
-		poll(o.waitSocket[:], sendTimeout)
-		if o.waitSocket[0].Revents == 0 {
-			o.batch.Reset()
-		}
+		// What could not be sent is lost, as on any link.
 	}
+	return true
 }
 
 // beginTurn comes before sequence numbers are taken.
@@ -244,8 +262,8 @@ func (o *outbound) most(a *association, wanted int) int {
 // seal adds a packet to the batch. Behind the payload there is room for the ESP
 // trailer.
 func (o *outbound) seal(a *association, seq uint64, payload []byte, next, tos uint8, fragment bool) {
-	if !o.batch.Fits(1, a.transform.Len(len(payload))) {
-		o.flush()
+	if !o.batch.Fits(1, a.transform.Len(len(payload))) && !o.flush() {
+		o.batch.Reset()
 	}
 	sealed := a.transform.Seal(&o.scratch, o.batch.Next(), a.spi, seq, payload, next)
 	o.batch.Add(len(sealed), tos, fragment)

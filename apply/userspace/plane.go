@@ -33,7 +33,7 @@ type Options struct {
 	Steering Steering
 	Log      *slog.Logger
 
-	// Change is told what becomes of the TUN device, as commands of ip(8).
+	// Change is told, as commands of ip(8), that the TUN device is made or deleted.
 	Change func(command string)
 
 	// Inherited are descriptors that a program before this one in the same process
@@ -65,11 +65,12 @@ type Steering interface {
 // carrier is what moves packets: the workers, their TUN device and sockets. All
 // but receive are called one at a time.
 type carrier interface {
-	// listen begins to receive: what was installed before is there.
+	// listen lets the workers begin: what was installed before is there.
 	listen()
-	// start makes or opens the TUN device and runs the workers: there is a policy.
+	// start makes or opens the TUN device, which the workers then read: there is a
+	// policy.
 	start() error
-	// stop ends the workers and removes the TUN device.
+	// stop removes the TUN device.
 	stop() error
 	// attach gives an SA a path to its peer; it is new, or its place has changed.
 	attach(*association) error

@@ -1,7 +1,6 @@
 package userspace
 
 import (
-	"errors"
 	"os"
 	"runtime"
 	"time"
@@ -31,17 +30,6 @@ func (q *quit) give() {
 func (q *quit) take() {
 	var b [8]byte
 	_, _ = unix.Read(q.fd, b[:])
-}
-
-// poll waits for one of the descriptors, at most for some milliseconds (-1: for
-// ever).
-func poll(fds []unix.PollFd, milliseconds int) {
-	for {
-		_, err := unix.Poll(fds, milliseconds)
-		if !errors.Is(err, unix.EINTR) {
-			return
-		}
-	}
 }
 
 // breatheEvery is how often a worker passes through the scheduler: half of what it

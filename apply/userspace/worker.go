@@ -20,10 +20,13 @@ type worker struct {
 	epoll    int
 	receiver *outer.Receiver
 
+	full    *path // has no room for what was read from the queue; nil: none
+	awaited [2]unix.PollFd
+
 	mu    sync.Mutex
 	paths []*path
 
-	sending sync.Mutex // held while packets are sent
+	sending sync.Mutex // for out and what follows
 	reads   bool       // the queue
 }
 
@@ -84,8 +87,8 @@ func (k *worker) take(fd int) *path {
 	return nil
 }
 
-// read begins to read the queue, which the device has.
-func (k *worker) read() error {
+// readQueue begins to read the queue, which the device has.
+func (k *worker) readQueue() error {
 	k.sending.Lock()
 	defer k.sending.Unlock()
 	if k.reads {
@@ -96,14 +99,27 @@ func (k *worker) read() error {
 	return err
 }
 
-// leave ends it.
-func (k *worker) leave() {
+// leaveQueue ends it.
+func (k *worker) leaveQueue() {
 	k.sending.Lock()
 	defer k.sending.Unlock()
-	if k.reads {
-		k.unwatch(k.out.queue.FD())
-		k.reads = false
+	if !k.reads {
+		return
 	}
+	k.unwatch(k.out.queue.FD())
+	k.reads = false
+	if !k.out.send() {
+		awaitRoom(new([2]unix.PollFd), k.out.path, -1)
+	}
+	k.out.rest()
+}
+
+// awaitRoom waits until a socket has room, or another descriptor can be read, but
+// not for long.
+func awaitRoom(fds *[2]unix.PollFd, pa *path, other int) {
+	fds[0] = unix.PollFd{Fd: int32(pa.conn.FD()), Events: unix.POLLOUT}
+	fds[1] = unix.PollFd{Fd: int32(other), Events: unix.POLLIN}
+	_, _ = unix.Poll(fds[:], sendTimeout/1e6) // who is interrupted looks again
 }
 
 // run works until the workers are halted.
@@ -115,7 +131,7 @@ func (k *worker) run() {
 	var last breath
 	for {
 		last.take()
-		n, err := unix.EpollWait(k.epoll, events[:], -1)
+		n, err := k.wait(events[:])
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			k.in.w.p.o.Log.Error("packets of ESP are not waited for any more", "err", os.NewSyscallError("epoll_wait", err))
 			return
@@ -128,9 +144,22 @@ func (k *worker) run() {
 				k.drain(pa)
 				pa.release()
 			}
+			k.send() // also what answers a packet that came
 		}
-		k.send() // also what answers a packet that came
+		if n == 0 {
+			k.send()
+		}
 	}
+}
+
+// wait is epoll_wait(2). While a socket has no room it is waited for instead of the
+// queue.
+func (k *worker) wait(events []unix.EpollEvent) (int, error) {
+	if k.full == nil {
+		return unix.EpollWait(k.epoll, events, -1)
+	}
+	awaitRoom(&k.awaited, k.full, k.epoll)
+	return unix.EpollWait(k.epoll, events, 0)
 }
 
 // send sends what the queue has.
@@ -140,18 +169,36 @@ func (k *worker) send() {
 	}
 	k.sending.Lock()
 	defer k.sending.Unlock()
-	if !k.reads {
-		return
+	var full *path
+	if k.reads {
+		err := k.out.serve()
+		if err != nil && !errors.Is(err, unix.EAGAIN) {
+			k.in.w.p.o.Log.Error("the TUN device is not read any more", "err", os.NewSyscallError("read", err))
+			k.unwatch(k.out.queue.FD())
+			k.reads = false
+			k.out.rest()
+		}
+		if k.out.waiting > 0 {
+			full = k.out.path
+		}
 	}
-	if err := k.out.serve(); err != nil && !errors.Is(err, unix.EAGAIN) {
-		k.in.w.p.o.Log.Error("the TUN device is not read any more", "err", os.NewSyscallError("read", err))
-		k.unwatch(k.out.queue.FD())
-		k.reads = false
+	k.heed(full)
+}
+
+// heed notes which path has no room. Meanwhile the queue waits.
+func (k *worker) heed(full *path) {
+	if (full == nil) != (k.full == nil) && k.reads {
+		event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(k.out.queue.FD())}
+		if full != nil {
+			event.Events = 0
+		}
+		_ = unix.EpollCtl(k.epoll, unix.EPOLL_CTL_MOD, k.out.queue.FD(), &event) // it is there
 	}
+	k.full = full
 }
 
 // drainRounds is how often one socket is read before others have their turn.
-const drainRounds = 64
+const drainRounds = 8
 
 // drain reads what there is.
 func (k *worker) drain(pa *path) {

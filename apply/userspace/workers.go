@@ -39,10 +39,10 @@ const (
 // nothing, and hands nothing to another: what is too much waits in the kernel's
 // queues, which drop.
 //
-// There are as many queues of the TUN device as processors, and a worker for each.
-// With one or two processors these read the sockets, too: to wake up a second
-// thread costs more than what it could do meanwhile. With more processors others
-// do, as many again.
+// There is a worker for each processor, at most maxQueues, to read a queue of the
+// TUN device; it has as many queues as there are paths. With one or two processors
+// these read the sockets, too: to wake up another thread costs more than what it
+// could do meanwhile. With more processors others do, as many again.
 type workers struct {
 	p     *Plane
 	tun   tun.Offloads
@@ -50,7 +50,7 @@ type workers struct {
 
 	queues  []*tun.Queue
 	active  atomic.Int32 // queues that the device has
-	workers []*worker    // those of the queues first
+	workers []*worker    // those with a queue first
 	device  *tun.Device  // nil: stopped
 	mtu     int
 	join    atomic.Pointer[tun.Offloads] // what the device takes
@@ -169,6 +169,7 @@ func (w *workers) start() error {
 	w.device, w.mtu = device, 0
 	w.join.Store(&device.Offloads)
 	if err := w.readQueues(); err != nil {
+		w.device = nil
 		return err
 	}
 	return w.fit(false)
@@ -204,7 +205,7 @@ func (w *workers) halt() {
 // readQueues begins to send.
 func (w *workers) readQueues() error {
 	for _, k := range w.workers[:w.active.Load()] {
-		if err := k.read(); err != nil {
+		if err := k.readQueue(); err != nil {
 			return err
 		}
 	}
@@ -214,7 +215,7 @@ func (w *workers) readQueues() error {
 // leaveQueues ends it.
 func (w *workers) leaveQueues() {
 	for _, k := range w.workers[:min(len(w.queues), len(w.workers))] {
-		k.leave()
+		k.leaveQueue()
 	}
 }
 
@@ -230,15 +231,15 @@ func (w *workers) grow() error {
 		return err
 	}
 	w.active.Store(int32(n + 1))
-	return w.workers[n].read()
+	return w.workers[n].readQueue()
 }
 
 // stop is the carrier's.
 func (w *workers) stop() error {
 	w.leaveQueues()
 	w.device = nil
-	err := tun.Remove(w.p.o.Name)
-	if err == nil {
+	removed, err := tun.Remove(w.p.o.Name)
+	if removed {
 		w.p.o.Change("ip link delete " + w.p.o.Name)
 	}
 	return err

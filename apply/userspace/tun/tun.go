@@ -37,8 +37,7 @@ type Offloads struct{ TCP, UDP bool }
 
 // A Device is a TUN device that is open.
 type Device struct {
-	// New tells a device that was made from one that was there.
-	New bool
+	New bool // it was not there before
 	// Offloads are those wanted that the kernel has and that work.
 	Offloads Offloads
 
@@ -143,28 +142,29 @@ func (d *Device) SetMTU(mtu, segments int) error {
 	return nil
 }
 
-// AddCommand is the command of ip(8) that makes a device as Attach does.
+// AddCommand is the command of ip(8) that makes such a device. Attach also sets it
+// up.
 func AddCommand(name string) string {
 	return "ip tuntap add dev " + name + " mode tun multi_queue vnet_hdr"
 }
 
-// Remove deletes the device of that name. It is no error if there is none; one that
-// is not of our kind is left alone.
-func Remove(name string) error {
+// Remove deletes the device of that name, and returns whether there was one. What is
+// not of our kind is left alone.
+func Remove(name string) (removed bool, err error) {
 	link, err := netlink.LinkByName(name)
 	var absent netlink.LinkNotFoundError
 	switch {
 	case errors.As(err, &absent):
-		return nil
+		return false, nil
 	case err != nil:
-		return fmt.Errorf("TUN device %s: %w", name, err)
+		return false, fmt.Errorf("TUN device %s: %w", name, err)
 	case !ours(link):
-		return nil
+		return false, nil
 	}
 	if err := netlink.LinkDel(link); err != nil {
-		return fmt.Errorf("TUN device %s: %w", name, err)
+		return false, fmt.Errorf("TUN device %s: %w", name, err)
 	}
-	return nil
+	return true, nil
 }
 
 // ours reports whether a device is such as Attach makes. Before Linux 4.18 the

@@ -107,7 +107,7 @@ func TestDeviceStaysAndIsTakenAgain(t *testing.T) {
 		t.Errorf("offloads %+v that nobody wanted; new: %t", again.Offloads, again.New)
 	}
 	for range 2 {
-		if err := Remove("iq0"); err != nil {
+		if _, err := Remove("iq0"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -144,7 +144,7 @@ func TestAddCommand(t *testing.T) {
 	if d := open(t, "iq0", 2, Offloads{TCP: true}); d.New || !d.Offloads.TCP {
 		t.Errorf("new: %t, offloads %+v", d.New, d.Offloads)
 	}
-	if err := Remove("iq0"); err != nil {
+	if _, err := Remove("iq0"); err != nil {
 		t.Error(err)
 	}
 	if exec.Command("ip", "link", "show", "iq0").Run() == nil {
@@ -165,7 +165,7 @@ func TestOtherInterfacesAreLeftAlone(t *testing.T) {
 		if _, err := Attach(name, []*Queue{q}, Offloads{}); err == nil {
 			t.Errorf("%s, another interface, was opened", name)
 		}
-		if err := Remove(name); err != nil {
+		if removed, err := Remove(name); removed || err != nil {
 			t.Error(err)
 		}
 		run(t, "ip link show "+name)
