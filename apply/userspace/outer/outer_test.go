@@ -31,14 +31,26 @@ func enterNamespace(t *testing.T) {
 	for _, a := range []string{"192.0.2.1/32", "192.0.2.2/32", "2001:db8::1/128 nodad", "2001:db8::2/128 nodad"} {
 		run(t, "ip addr add dev lo "+a)
 	}
+	// An IPv6 address gets its route a little later.
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		routes := run(t, "ip -6 route show table local")
+		if strings.Contains(routes, "2001:db8::1") && strings.Contains(routes, "2001:db8::2") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no routes to the addresses:\n%s", routes)
+		}
+	}
 }
 
-func run(t *testing.T, command string) {
+func run(t *testing.T, command string) string {
 	t.Helper()
 	args := strings.Fields(command)
-	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+	if err != nil {
 		t.Fatalf("%s: %v\n%s", command, err, out)
 	}
+	return string(out)
 }
 
 var (
