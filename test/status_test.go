@@ -71,7 +71,7 @@ func TestStatus(t *testing.T) {
 
 	blocks := q.Start("status", "office", "--watch=200ms")
 	arrays := q.Start("status", "--watch=200ms", "--json")
-	time.Sleep(time.Second)
+	time.Sleep(watchFor)
 	blocks.Signal(syscall.SIGINT)
 	arrays.Signal(syscall.SIGINT)
 	if r := blocks.Wait(5 * time.Second); r.Err != nil || strings.Count(r.Stdout, "tunnel: office\n") < 2 || strings.Contains(r.Stdout, "\x1b") {
@@ -195,10 +195,14 @@ func onTerminal(t *testing.T, q *harness.Quick) {
 	}
 }
 
-// typescript is what a command prints on a terminal within a second; then it is
-// interrupted.
+// watchFor is how long --watch is looked at, on a slow machine long enough for two
+// times.
+const watchFor = 3 * time.Second
+
+// typescript is what a command prints on a terminal, where it is interrupted if it
+// goes on.
 func typescript(q *harness.Quick, env, command string) string {
-	command = "stty cols " + strconv.Itoa(columns) + "; exec timeout --foreground -s INT 1 " + q.Binary + " " + command
+	command = "stty cols " + strconv.Itoa(columns) + "; exec timeout --foreground -s INT " + strconv.Itoa(int(watchFor/time.Second)) + " " + q.Binary + " " + command
 	return q.Host.Exec("env", "-S", env, "script", "-q", "-c", command, "/dev/null").Stdout
 }
 
