@@ -5,28 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ipsec-quick/apply/applytest"
 )
 
 // enterNamespace puts the test into a network namespace of its own, with
 // addresses of both families on the loopback.
 func enterNamespace(t *testing.T) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: a network namespace is made")
-	}
-	runtime.LockOSThread() // the thread ends with the test
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Skipf("no network namespace: %v", err)
-	}
+	applytest.EnterNamespace(t)
 	run(t, "ip link set lo up mtu 1500")
 	for _, a := range []string{"192.0.2.1/32", "192.0.2.2/32", "2001:db8::1/128 nodad", "2001:db8::2/128 nodad"} {
 		run(t, "ip addr add dev lo "+a)

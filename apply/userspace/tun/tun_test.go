@@ -7,13 +7,13 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"ipsec-quick/apply/applytest"
 	"ipsec-quick/apply/userspace/offload"
 	"ipsec-quick/apply/userspace/packet"
 )
@@ -21,13 +21,7 @@ import (
 // enterNamespace puts the test into a network namespace of its own.
 func enterNamespace(t *testing.T) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: a network namespace is made")
-	}
-	runtime.LockOSThread() // the thread ends with the test
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Skipf("no network namespace: %v", err)
-	}
+	applytest.EnterNamespace(t)
 	if _, err := os.Stat("/dev/net/tun"); err != nil {
 		t.Skip("needs /dev/net/tun")
 	}
