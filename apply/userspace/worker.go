@@ -106,11 +106,16 @@ func (k *worker) leaveQueue() {
 	if !k.reads {
 		return
 	}
-	k.unwatch(k.out.queue.FD())
-	k.reads = false
 	if !k.out.send() {
 		awaitRoom(new([2]unix.PollFd), k.out.path, -1)
 	}
+	k.dropQueue()
+}
+
+// dropQueue reads the queue no more. What has no room is lost.
+func (k *worker) dropQueue() {
+	k.unwatch(k.out.queue.FD())
+	k.reads = false
 	k.out.rest()
 }
 
@@ -174,9 +179,7 @@ func (k *worker) send() {
 		err := k.out.serve()
 		if err != nil && !errors.Is(err, unix.EAGAIN) {
 			k.in.w.p.o.Log.Error("the TUN device is not read any more", "err", os.NewSyscallError("read", err))
-			k.unwatch(k.out.queue.FD())
-			k.reads = false
-			k.out.rest()
+			k.dropQueue()
 		}
 		if k.out.waiting > 0 {
 			full = k.out.path
