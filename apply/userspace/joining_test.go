@@ -61,11 +61,7 @@ func TestJoiningLooksAgain(t *testing.T) {
 						spi = c.spi
 					}
 				}
-				sealed := w.seal(b, next)
-				if spi != wireSPI {
-					src := append(bytes.Clone(b), make([]byte, esp.MaxTrailer)...)[:len(b)]
-					sealed = w.sent.transform.Seal(&w.out.scratch, make([]byte, 0, len(sealed)), spi, 1, src, next)
-				}
+				sealed := w.sealOn(spi, uint64(i+1), b, next)
 				in.message(w.got.path.Load().conn.Local, &outer.Message{Data: sealed, Size: len(sealed), TOS: tos}, true)
 			}
 			in.flush()
@@ -102,10 +98,6 @@ func TestJoiningLooksAgain(t *testing.T) {
 func segment(f packet.Flow, tos uint8, at uint32) []byte {
 	b := flow4(f, tos, bytes.Repeat([]byte{byte(at)}, 100))
 	binary.BigEndian.PutUint32(b[24:], at)
-	h, err := packet.Parse(b)
-	if err != nil {
-		panic(err)
-	}
-	packet.SetChecksum(b, &h)
+	setChecksum(b)
 	return b
 }

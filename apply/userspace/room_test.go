@@ -28,7 +28,7 @@ func slowPath(t *testing.T, procs int) {
 	if out, err := exec.Command(slow[0], slow[1:]...).CombinedOutput(); err != nil {
 		t.Skipf("needs a kernel with sch_tbf: %s", out)
 	}
-	flood := sender(t, one, two)
+	flood, _ := datagrams(t, one, two)
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -81,35 +81,11 @@ func slowPath(t *testing.T, procs int) {
 	transfer(one, two, inner4(1), inner4(2), 1<<20)
 }
 
-// sender is a socket to a port of the other end that nobody reads.
-func sender(t *testing.T, from, to *end) *net.UDPConn {
-	t.Helper()
-	var sink, c *net.UDPConn
-	var err error
-	to.do(func() { sink, err = net.ListenUDP("udp", &net.UDPAddr{IP: inner4(to.n).AsSlice()}) })
-	must(t, err)
-	t.Cleanup(func() { sink.Close() })
-	from.do(func() {
-		c, err = net.DialUDP("udp", &net.UDPAddr{IP: inner4(from.n).AsSlice()}, sink.LocalAddr().(*net.UDPAddr))
-	})
-	must(t, err)
-	t.Cleanup(func() { c.Close() })
-	return c
-}
-
 // delaysOf sends a datagram a millisecond while it does something, and returns how
 // long those were under way that arrived.
 func delaysOf(t *testing.T, from, to *end, while func()) []time.Duration {
 	t.Helper()
-	var receiver, c *net.UDPConn
-	var err error
-	to.do(func() { receiver, err = net.ListenUDP("udp", &net.UDPAddr{IP: inner4(to.n).AsSlice()}) })
-	must(t, err)
-	from.do(func() {
-		c, err = net.DialUDP("udp", &net.UDPAddr{IP: inner4(from.n).AsSlice()}, receiver.LocalAddr().(*net.UDPAddr))
-	})
-	must(t, err)
-	defer c.Close()
+	sender, receiver := datagrams(t, from, to)
 	start := time.Now()
 	result := make(chan []time.Duration)
 	go func() {
@@ -135,7 +111,7 @@ func delaysOf(t *testing.T, from, to *end, while func()) []time.Duration {
 			case <-tick.C:
 			}
 			binary.BigEndian.PutUint64(b, uint64(time.Since(start)))
-			_, _ = c.Write(b)
+			_, _ = sender.Write(b)
 		}
 	}()
 	while()

@@ -60,20 +60,28 @@ func transfer(from, to *end, local, remote netip.Addr, octets int) {
 	}
 }
 
+// datagrams are sockets for UDP from one end to the other.
+func datagrams(t testing.TB, from, to *end) (sender, receiver *net.UDPConn) {
+	t.Helper()
+	var err error
+	to.do(func() { receiver, err = net.ListenUDP("udp", &net.UDPAddr{IP: inner4(to.n).AsSlice()}) })
+	must(t, err)
+	t.Cleanup(func() { receiver.Close() })
+	from.do(func() {
+		sender, err = net.DialUDP("udp", &net.UDPAddr{IP: inner4(from.n).AsSlice()}, receiver.LocalAddr().(*net.UDPAddr))
+	})
+	must(t, err)
+	t.Cleanup(func() { sender.Close() })
+	return sender, receiver
+}
+
 // counted sends numbered datagrams from one end to the other while it does
 // something, and returns how many were sent and how many arrived.
 func counted(from, to *end, every time.Duration, while func()) (sent, arrived int) {
 	t := from.t
 	t.Helper()
-	var sender, receiver *net.UDPConn
-	var err error
-	to.do(func() { receiver, err = net.ListenUDP("udp", &net.UDPAddr{IP: inner4(to.n).AsSlice()}) })
-	must(t, err)
+	sender, receiver := datagrams(t, from, to)
 	must(t, receiver.SetReadBuffer(4<<20))
-	from.do(func() {
-		sender, err = net.DialUDP("udp", &net.UDPAddr{IP: inner4(from.n).AsSlice()}, receiver.LocalAddr().(*net.UDPAddr))
-	})
-	must(t, err)
 	stop, done := make(chan struct{}), make(chan int)
 	go func() {
 		n := 0
@@ -262,18 +270,9 @@ func TestPathMTU(t *testing.T) {
 		t.Errorf("the sender was not told:\n%s", out)
 	}
 	// Datagrams that may be fragmented arrive all the same.
-	var receiver, sender *net.UDPConn
-	var err error
-	two.do(func() { receiver, err = net.ListenUDP("udp", &net.UDPAddr{IP: inner4(2).AsSlice()}) })
-	must(t, err)
-	defer receiver.Close()
-	one.do(func() {
-		sender, err = net.DialUDP("udp", &net.UDPAddr{IP: inner4(1).AsSlice()}, receiver.LocalAddr().(*net.UDPAddr))
-	})
-	must(t, err)
-	defer sender.Close()
+	sender, receiver := datagrams(t, one, two)
 	b := make([]byte, 4000)
-	_, err = sender.Write(b)
+	_, err := sender.Write(b)
 	must(t, err)
 	must(t, receiver.SetDeadline(time.Now().Add(10*time.Second)))
 	if n, err := receiver.Read(b); n != 4000 || err != nil {

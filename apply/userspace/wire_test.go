@@ -145,8 +145,13 @@ func (w *wire) take() (offload.Header, []byte) {
 // seal is the ESP packet of a payload, as the sender would make it.
 func (w *wire) seal(payload []byte, next uint8) []byte {
 	first, _ := w.sent.reserve(1, 1, 1, now())
+	return w.sealOn(wireSPI, first, payload, next)
+}
+
+// sealOn is seal for another SA, with the same key.
+func (w *wire) sealOn(spi uint32, seq uint64, payload []byte, next uint8) []byte {
 	src := append(bytes.Clone(payload), make([]byte, esp.MaxTrailer)...)[:len(payload)]
-	return w.sent.transform.Seal(&w.out.scratch, make([]byte, 0, w.sent.transform.Len(len(payload))), wireSPI, first, src, next)
+	return w.sent.transform.Seal(&w.out.scratch, make([]byte, 0, w.sent.transform.Len(len(payload))), spi, seq, src, next)
 }
 
 // datagram sends the peer a datagram as it is.
@@ -184,12 +189,17 @@ func flow4(f packet.Flow, tos uint8, payload []byte) []byte {
 	b := make([]byte, packet.IPv6Len+len(t))
 	n := packet.PutHeader(b, f, tos, len(t))
 	b = b[:n+copy(b[n:], t)]
+	setChecksum(b)
+	return b
+}
+
+// setChecksum makes the transport's checksum right.
+func setChecksum(b []byte) {
 	h, err := packet.Parse(b)
 	if err != nil {
 		panic(err)
 	}
 	packet.SetChecksum(b, &h)
-	return b
 }
 
 // super4 makes of a packet of TCP a super-packet with segments of size octets.
