@@ -179,6 +179,15 @@ func (h *host) listen(addr netip.Addr, port uint16, prepare func(fd int) error) 
 	return c.(*net.UDPConn)
 }
 
+// shut closes a socket for good. Between fork and exec a child has a copy of it, such
+// as the ip of a test that runs beside, and as long as it has, the closed socket goes
+// on taking packets.
+func shut(c *net.UDPConn) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	c.Close()
+}
+
 // listenESP opens a socket as an IKE daemon has it on its port for NAT: what comes
 // there and is ESP goes to the data plane.
 func (h *host) listenESP(addr netip.Addr, port uint16) *net.UDPConn {

@@ -143,8 +143,8 @@ func (l link) install(t *testing.T, a, b *host) *pipe {
 // remove takes all away and checks that it is.
 func (p *pipe) remove() {
 	p.t.Helper()
-	p.aSock.Close()
-	p.bSock.Close()
+	shut(p.aSock)
+	shut(p.bSock)
 	must(p.t, p.a.plane.RemovePolicy(p.policy(p.a, p.b, p.ab.SPI)))
 	must(p.t, p.b.plane.RemovePolicy(p.policy(p.b, p.a, p.ba.SPI)))
 	for _, sa := range []apply.SA{p.ab, p.ba} {

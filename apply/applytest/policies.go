@@ -26,7 +26,7 @@ func inClear(packets [][]byte, to *host) (n int) {
 // try sends a datagram from one host's inside to the other's.
 func try(from, to *host) {
 	c := from.listen(from.inner.Addr(), port, nil)
-	defer c.Close()
+	defer shut(c)
 	_, _ = c.WriteToUDPAddrPort(make([]byte, 100), netip.AddrPortFrom(to.inner.Addr(), port))
 }
 

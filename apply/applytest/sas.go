@@ -65,8 +65,8 @@ func testLimits(t *testing.T, open Opener) {
 				t.Errorf("%+v", u)
 			}
 			p.reachLimits()
-			p.aSock.Close()
-			p.bSock.Close()
+			shut(p.aSock)
+			shut(p.bSock)
 			must(t, a.plane.RemovePolicy(p.policy(a, b, p.ab.SPI)))
 			must(t, b.plane.RemovePolicy(p.policy(b, a, p.ba.SPI)))
 			must(t, b.plane.RemoveSA(p.ab.ID()))
