@@ -157,14 +157,29 @@ func (k *worker) run() {
 	}
 }
 
+// lull is how long a worker waits for more, in milliseconds, before it takes it that
+// there will be nothing for long.
+const lull = 100
+
 // wait is epoll_wait(2). While a socket has no room it is waited for instead of the
 // queue.
+//
+// Whoever begins to wait in the very moment in which Go's runtime stops the world can
+// be overlooked by it: nothing in the process goes on then until the wait is over, or
+// for a minute (Go 1.26: reentersyscall looks for a stop before it is in _Gsyscall,
+// and preemptone leaves alone who is). That moment is likely where there is work, and
+// when a loop begins, which stops the world for each right that it gives up. So what
+// waits then waits for a lull only, and for ever what has had one.
 func (k *worker) wait(events []unix.EpollEvent) (int, error) {
-	if k.full == nil {
-		return unix.EpollWait(k.epoll, events, -1)
+	if k.full != nil {
+		awaitRoom(&k.awaited, k.full, k.epoll)
+		return unix.EpollWait(k.epoll, events, 0)
 	}
-	awaitRoom(&k.awaited, k.full, k.epoll)
-	return unix.EpollWait(k.epoll, events, 0)
+	n, err := unix.EpollWait(k.epoll, events, lull)
+	if n == 0 && err == nil {
+		n, err = unix.EpollWait(k.epoll, events, -1)
+	}
+	return n, err
 }
 
 // send sends what the queue has.
