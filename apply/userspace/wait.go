@@ -42,10 +42,14 @@ const breatheEvery = 5 * time.Millisecond
 // in a system call, at the cost of a tenth of all that the workers do.
 type breath time.Time
 
-// take is called before a system call that waits.
-func (b *breath) take() {
-	if now := time.Now(); now.Sub(time.Time(*b)) >= breatheEvery {
-		*b = breath(now)
-		runtime.Gosched()
+// take is called before a system call that waits. It returns whether it passed through
+// the scheduler.
+func (b *breath) take() bool {
+	now := time.Now()
+	if now.Sub(time.Time(*b)) < breatheEvery {
+		return false
 	}
+	*b = breath(now)
+	runtime.Gosched()
+	return true
 }

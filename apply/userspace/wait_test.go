@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What waits for packets waits for a lull first, and then for ever: see worker.wait.
+// A wary worker waits for a lull first, and then for ever.
 func TestWaitsForALullFirst(t *testing.T) {
 	k := newWire(t, nil).worker
 	thread, came := make(chan int, 1), make(chan int, 1)
@@ -19,7 +19,7 @@ func TestWaitsForALullFirst(t *testing.T) {
 		runtime.LockOSThread() // whose system call is looked at
 		thread <- unix.Gettid()
 		var events [4]unix.EpollEvent
-		n, _ := k.wait(events[:])
+		n, _ := k.wait(events[:], true)
 		came <- n
 	}()
 	path := fmt.Sprintf("/proc/self/task/%d/syscall", <-thread)

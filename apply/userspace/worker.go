@@ -134,10 +134,12 @@ func (k *worker) run() {
 	halted := int32(k.in.w.halted.fd)
 	var events [16]unix.EpollEvent
 	var last breath
+	interrupted := false
 	for {
-		last.take()
-		n, err := k.wait(events[:])
-		if err != nil && !errors.Is(err, unix.EINTR) {
+		passed := last.take()
+		n, err := k.wait(events[:], passed || interrupted)
+		interrupted = errors.Is(err, unix.EINTR)
+		if err != nil && !interrupted {
 			k.in.w.p.o.Log.Error("packets of ESP are not waited for any more", "err", os.NewSyscallError("epoll_wait", err))
 			return
 		}
@@ -167,15 +169,18 @@ const lull = 100
 // Whoever begins to wait in the very moment in which Go's runtime stops the world can
 // be overlooked by it: nothing in the process goes on then until the wait is over, or
 // for a minute (Go 1.26: reentersyscall looks for a stop before it is in _Gsyscall,
-// and preemptone leaves alone who is). That moment is likely where there is work, and
-// when a loop begins, which stops the world for each right that it gives up. So what
-// waits then waits for a lull only, and for ever what has had one.
-func (k *worker) wait(events []unix.EpollEvent) (int, error) {
+// and preemptone leaves alone who is). It is some nanoseconds, but met by who comes
+// from the scheduler or was interrupted, as by a loop that begins and stops the world
+// for each right that it gives up. Such a worker is wary: it waits for a lull only,
+// and for ever after that.
+func (k *worker) wait(events []unix.EpollEvent, wary bool) (n int, err error) {
 	if k.full != nil {
 		awaitRoom(&k.awaited, k.full, k.epoll)
 		return unix.EpollWait(k.epoll, events, 0)
 	}
-	n, err := unix.EpollWait(k.epoll, events, lull)
+	if wary {
+		n, err = unix.EpollWait(k.epoll, events, lull)
+	}
 	if n == 0 && err == nil {
 		n, err = unix.EpollWait(k.epoll, events, -1)
 	}
