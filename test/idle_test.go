@@ -23,9 +23,9 @@ const (
 	maxWithESP = 20 << 10
 	// idleFor is how long the system calls of an idle loop are recorded.
 	idleFor = 60 * time.Second
-	// idleAfter is how long the commands before that leave timers behind: those
-	// of their connections.
-	idleAfter = 10 * time.Second
+	// idleAfter is how long what was done before that leaves timers behind. One that
+	// is stopped, or put off, wakes Go's scheduler at its old time nevertheless.
+	idleAfter = 30 * time.Second
 	// straceSettles is how long strace disturbs what it attaches to.
 	straceSettles = 3 * time.Second
 )
