@@ -1,6 +1,7 @@
 package userspace
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -19,7 +20,10 @@ func TestWaitsForALullFirst(t *testing.T) {
 		runtime.LockOSThread() // whose system call is looked at
 		thread <- unix.Gettid()
 		var events [4]unix.EpollEvent
-		n, _ := k.wait(events[:], true)
+		n, err := k.wait(events[:], true)
+		for errors.Is(err, unix.EINTR) { // by the runtime
+			n, err = k.wait(events[:], true)
+		}
 		came <- n
 	}()
 	path := fmt.Sprintf("/proc/self/task/%d/syscall", <-thread)
