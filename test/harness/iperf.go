@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/netip"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 )
@@ -48,8 +49,14 @@ func (h *Host) ServeIperf(t testing.TB, addr netip.Addr) {
 // Iperf sends TCP from an address of the host to iperf3's server, for a time
 // that is rounded up to seconds.
 func (h *Host) Iperf(from, to netip.Addr, length time.Duration, flags ...string) (Iperf, error) {
-	r := h.Exec(append([]string{"iperf3", "--json", "--bind", from.String(), "--client", to.String(),
-		"--connect-timeout", "5000", "--time", fmt.Sprint(math.Ceil(length.Seconds()))}, flags...)...)
+	args := append([]string{"iperf3", "--json", "--bind", from.String(), "--client", to.String(),
+		"--connect-timeout", "5000", "--time", fmt.Sprint(math.Ceil(length.Seconds()))}, flags...)
+	var r Result
+	// Between two tests the server closes its socket for a moment.
+	Poll(5*time.Second, func() bool {
+		r = h.Exec(args...)
+		return !strings.Contains(r.Stdout, "Connection refused")
+	})
 	type sum struct {
 		Bytes       float64 `json:"bytes"`
 		Rate        float64 `json:"bits_per_second"`
