@@ -35,6 +35,7 @@ type outbound struct {
 	queue *tun.Queue
 
 	buffer    []byte
+	octets    int // read by serve
 	splitter  offload.Splitter
 	flows     flows[*entry]
 	fragments fragments
@@ -71,6 +72,7 @@ const serveAtMost = 32
 // more. If the socket has no room, what is left of the batch waits, and with it
 // what is in the queue.
 func (o *outbound) serve() error {
+	o.octets = 0
 	if o.waiting > 0 && !o.send() {
 		if now()-o.waiting < sendTimeout {
 			return nil
@@ -83,6 +85,7 @@ func (o *outbound) serve() error {
 			o.finish()
 			return err
 		}
+		o.octets += n
 		o.superPacket(o.buffer[:n])
 		if o.batch.Len() >= sendAt && !o.send() {
 			return nil

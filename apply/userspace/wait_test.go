@@ -50,3 +50,31 @@ func TestWaitsForALullFirst(t *testing.T) {
 		t.Errorf("%d events, want that of the end", n)
 	}
 }
+
+// Only many octets, and only often, make a worker pause, and once.
+func TestModeration(t *testing.T) {
+	var m moderation
+	at := int64(1e9)
+	for _, step := range []struct {
+		octets int
+		after  int64
+		due    bool
+	}{
+		{batchLen, 0, false},     // the first
+		{batchLen, often, false}, // as long ago as it may not be
+		{batchLen, often - 1, true},
+		{batchLen - 1, 1, true}, // small ones change nothing
+		{batchLen, 2 * often, false},
+	} {
+		at += step.after
+		if m.moved(step.octets, at); m.due != step.due {
+			t.Fatalf("%+v: due is %v", step, m.due)
+		}
+	}
+	m.moved(batchLen, at)
+	start := time.Now()
+	m.pause()
+	if took := time.Since(start); m.due || took < pause {
+		t.Errorf("due is still %v after a pause of %v", m.due, took)
+	}
+}

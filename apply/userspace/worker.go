@@ -20,6 +20,8 @@ type worker struct {
 	epoll    int
 	receiver *outer.Receiver
 
+	moderation moderation
+
 	full    *path // has no room for what was read from the queue; nil: none
 	awaited [2]unix.PollFd
 
@@ -131,6 +133,8 @@ func awaitRoom(fds *[2]unix.PollFd, pa *path, other int) {
 func (k *worker) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	k.moderation.prepare()
+	defer k.moderation.end()
 	halted := int32(k.in.w.halted.fd)
 	var events [16]unix.EpollEvent
 	var last breath
@@ -178,6 +182,12 @@ func (k *worker) wait(events []unix.EpollEvent, wary bool) (n int, err error) {
 		awaitRoom(&k.awaited, k.full, k.epoll)
 		return unix.EpollWait(k.epoll, events, 0)
 	}
+	if k.moderation.due {
+		if n, err = unix.EpollWait(k.epoll, events, 0); n != 0 || err != nil {
+			return n, err
+		}
+		k.moderation.pause()
+	}
 	if wary {
 		n, err = unix.EpollWait(k.epoll, events, lull)
 	}
@@ -197,6 +207,7 @@ func (k *worker) send() {
 	var full *path
 	if k.reads {
 		err := k.out.serve()
+		k.moderation.moved(k.out.octets, k.out.clock)
 		if err != nil && !errors.Is(err, unix.EAGAIN) {
 			k.in.w.p.o.Log.Error("the TUN device is not read any more", "err", os.NewSyscallError("read", err))
 			k.dropQueue()
@@ -234,11 +245,14 @@ func (k *worker) drain(pa *path) {
 			continue // an ICMP error for something that was sent, reported once
 		}
 		k.in.begin()
+		octets := 0
 		for i := range n {
 			m := pa.conn.Message(k.receiver, i)
+			octets += len(m.Data)
 			k.in.message(pa.conn.Local, &m, pa.name.udp)
 		}
 		k.in.flush()
+		k.moderation.moved(octets, k.in.now)
 		if !k.receiver.Full() {
 			return // there may be more by now: epoll knows
 		}
