@@ -30,11 +30,11 @@ type inbound struct {
 	fragments fragments
 	scratch   esp.Scratch
 
-	joiner  offload.Joiner
+	joiner  *offload.Joiner
 	joining joining
-	writers []*tun.Writer
-	writer  *tun.Writer // of the packets that are being joined
-	rebuilt []byte      // packets of transport mode, with IP headers again
+	queues  []*tun.Queue
+	queue   *tun.Queue // of the packets that are being joined
+	rebuilt []byte     // a packet of transport mode, with an IP header again
 }
 
 // joining is how a packet came that is being joined with others: one that came in
@@ -52,31 +52,21 @@ type permit struct {
 }
 
 func newInbound(w *workers) *inbound {
-	in := &inbound{w: w}
-	for _, q := range w.queues {
-		in.writers = append(in.writers, tun.NewWriter(q.FD()))
-	}
-	return in
+	return &inbound{w: w, joiner: offload.NewJoiner(), queues: w.queues}
 }
 
-// begin is called before messages, flush after them: until then the octets of
-// the messages are in use.
+// begin is called before messages, flush after them.
 func (in *inbound) begin() {
 	in.now, in.tables = now(), in.w.p.tables.Load()
 	on := in.w.join.Load()
 	in.joiner.TCP, in.joiner.UDP = on.TCP, on.UDP
 }
 
-// flush writes what was joined. Then nothing of the messages is in use.
+// flush writes what was joined.
 func (in *inbound) flush() {
-	in.write()
-	in.rebuilt = in.rebuilt[:0]
-}
-
-func (in *inbound) write() {
 	in.joining = joining{}
-	if pieces := in.joiner.Take(); pieces != nil {
-		_ = in.writer.Write(pieces) // a device that is down or full drops it
+	if b := in.joiner.Take(); b != nil {
+		_ = in.queue.Write(b) // a device that is down or full drops it
 	}
 }
 
@@ -139,14 +129,14 @@ func (in *inbound) leave(a *association) {
 	}
 }
 
-// packet opens one ESP packet in place and delivers what is in it. It returns
+// packet opens one ESP packet and delivers what is in it. It returns
 // whether it was authentic and new.
 func (in *inbound) packet(a *association, d []byte, tos uint8) bool {
 	seq, fresh := a.infer(binary.BigEndian.Uint32(d[4:]))
 	if !fresh {
 		return false
 	}
-	payload, next, err := a.transform.Open(&in.scratch, d, seq)
+	payload, next, err := a.transform.Open(&in.scratch, in.joiner.Next(), d, seq)
 	if err != nil {
 		cause := dropMalformed
 		if errors.Is(err, esp.ErrForged) {
@@ -169,6 +159,7 @@ func (in *inbound) deliver(a *association, b []byte, next, tos uint8) {
 	if in.joining == (joining{a, next, tos}) && in.joiner.Add(b) {
 		return
 	}
+	b = in.joiner.Keep(b)
 	if a.mode == apply.Transport {
 		b = in.rebuild(a, b, next, tos)
 	} else if next != esp.NextIPv4 && next != esp.NextIPv6 {
@@ -199,14 +190,14 @@ func (in *inbound) deliver(a *association, b []byte, next, tos uint8) {
 		packet.SetChecksum(b, &h) // a NAT may have changed the addresses (RFC 3948, Section 3.1.2)
 	}
 	if !in.joiner.Add(b) {
-		in.write()
+		in.flush()
 		in.joiner.Add(b)
 	}
 	if a.mode == apply.Tunnel {
 		in.joining = joining{a, next, tos}
 	}
 	// The queue that a flow is written to is the one its answers come from.
-	in.writer = in.writers[hash(&h.Flow)%uint32(in.w.active.Load())]
+	in.queue = in.queues[hash(&h.Flow)%uint32(in.w.active.Load())]
 }
 
 // permits reports whether a packet may come out of an SA, by what it remembers of
@@ -229,18 +220,12 @@ func (in *inbound) permits(a *association, h *packet.Header, b []byte) bool {
 func (in *inbound) rebuild(a *association, payload []byte, next, tos uint8) []byte {
 	const headers = packet.IPv6Len
 	if in.rebuilt == nil {
-		in.rebuilt = make([]byte, 0, maxPacket+headers)
-	}
-	if cap(in.rebuilt)-len(in.rebuilt) < len(payload)+headers {
-		in.flush()
+		in.rebuilt = make([]byte, 0, headers+maxPacket)
 	}
 	pl := a.place.Load()
 	f := packet.Flow{Protocol: next, IPv6: pl.src.Is6()}
 	copy(f.Src[:], pl.src.AsSlice())
 	copy(f.Dst[:], pl.dst.AsSlice())
-	start := len(in.rebuilt)
-	b := in.rebuilt[start : start+headers]
-	n := packet.PutHeader(b, f, tos, len(payload))
-	in.rebuilt = append(in.rebuilt[:start+n], payload...)
-	return in.rebuilt[start:]
+	n := packet.PutHeader(in.rebuilt[:headers], f, tos, len(payload))
+	return append(in.rebuilt[:n], payload...)
 }

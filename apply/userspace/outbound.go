@@ -47,17 +47,14 @@ type outbound struct {
 	turn      bool  // path.turn is locked
 	waiting   int64 // since when the batch waits for room; 0: it does not
 
-	toTUN    *tun.Writer // ICMP errors
-	answer   []byte
+	answer   []byte // an ICMP error
 	answered int64
 	fragment []byte
-
-	pieces [1][]byte // argument of a system call, kept so that nothing is allocated
 }
 
 func newOutbound(w *workers, q *tun.Queue) *outbound {
 	return &outbound{
-		w: w, queue: q, toTUN: tun.NewWriter(q.FD()), batch: outer.NewBatch(),
+		w: w, queue: q, batch: outer.NewBatch(),
 		buffer:   make([]byte, offload.HeaderLen+maxPacket+esp.MaxTrailer),
 		fragment: make([]byte, 0, maxPacket+esp.MaxTrailer),
 		answer:   make([]byte, offload.HeaderLen, 2048),
@@ -285,8 +282,7 @@ func (o *outbound) tooLong(a *association, h *packet.Header, b []byte, mtu int) 
 	o.answered = o.now()
 	o.answer = packet.AppendTooBig(o.answer[:offload.HeaderLen], b, h, mtu)
 	if len(o.answer) > offload.HeaderLen {
-		o.pieces[0] = o.answer
-		_ = o.toTUN.Write(o.pieces[:]) // if it is lost the next packet brings another
+		_ = o.queue.Write(o.answer) // if it is lost the next packet brings another
 	}
 }
 

@@ -67,12 +67,11 @@ func newWire(t testing.TB, change func(*apply.SA)) *wire {
 	sender, receiver := w.workers(w.from), w.workers(w.to)
 	var read int
 	w.back, read = w.device()
-	w.out = newOutbound(sender, &tun.Queue{})
-	w.out.toTUN = tun.NewWriter(w.back)
+	w.out = newOutbound(sender, tun.NewQueue(w.back))
 	w.back = read
 	w.into, read = w.device()
 	w.worker = receiver.workers[0]
-	w.worker.in.writers = []*tun.Writer{tun.NewWriter(w.into)}
+	w.worker.in.queues = []*tun.Queue{tun.NewQueue(w.into)}
 	w.into = read
 	must(t, sender.attach(w.sent))
 	must(t, receiver.attach(w.got))

@@ -31,11 +31,11 @@ func (t *Transform) sealAEAD(s *Scratch, dst []byte, spi uint32, seq, iv uint64,
 	return dst
 }
 
-func (t *Transform) openAEAD(s *Scratch, packet []byte, seq uint64) ([]byte, error) {
+func (t *Transform) openAEAD(s *Scratch, dst, packet []byte, seq uint64) ([]byte, error) {
 	spi := binary.BigEndian.Uint32(packet)
 	iv := binary.BigEndian.Uint64(packet[headerLen:])
 	sealed := packet[headerLen+aeadIVLen:]
-	plain, err := t.aead.Open(sealed[:0], s.setNonce(t.salt, iv), sealed, s.setAAD(spi, seq, t.esn))
+	plain, err := t.aead.Open(dst, s.setNonce(t.salt, iv), sealed, s.setAAD(spi, seq, t.esn))
 	if err != nil {
 		return nil, ErrForged
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/cipher"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"sync"
 
 	"ipsec-quick/apply"
@@ -74,14 +75,15 @@ func (t *Transform) sealCBC(s *Scratch, dst []byte, spi uint32, seq uint64, src 
 	return dst
 }
 
-func (t *Transform) openCBC(s *Scratch, packet []byte, seq uint64) ([]byte, error) {
+func (t *Transform) openCBC(s *Scratch, dst, packet []byte, seq uint64) ([]byte, error) {
 	sealed, icv := packet[:len(packet)-t.icvLen], packet[len(packet)-t.icvLen:]
 	if !t.cbc.mac.verify(s, sealed, seq, t.esn, icv) {
 		return nil, ErrForged
 	}
 	body := sealed[headerLen+aes.BlockSize:]
-	t.cbc.crypt(t.cbc.decrypt, sealed[headerLen:headerLen+aes.BlockSize], body, body)
-	return body, nil
+	plain := slices.Grow(dst, len(body))[:len(dst)+len(body)]
+	t.cbc.crypt(t.cbc.decrypt, sealed[headerLen:headerLen+aes.BlockSize], plain[len(dst):], body)
+	return plain, nil
 }
 
 func (c *cbc) crypt(mode ivMode, iv, dst, src []byte) {

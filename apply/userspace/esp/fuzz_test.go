@@ -46,7 +46,7 @@ func FuzzOpen(f *testing.F) {
 		x := all[int(which)%len(all)]
 		var s Scratch
 		packet, intact := within(data)
-		got, _, err := x.tr.Open(&s, packet, seq)
+		got, _, err := x.tr.Open(&s, nil, packet, seq)
 		if !errors.Is(err, ErrForged) && !errors.Is(err, ErrMalformed) || got != nil {
 			t.Fatalf("%v: opened %x: %x, %v", x.suite, data, got, err)
 		}
@@ -61,7 +61,7 @@ func FuzzOpen(f *testing.F) {
 		iv := make([]byte, x.iv)
 		binary.BigEndian.PutUint64(iv, seq)
 		packet, intact = within(reference(t, x.suite, x.esn, 0x100, seq, iv, body))
-		got, next, err := x.tr.Open(&s, packet, seq)
+		got, next, err := x.tr.Open(&s, nil, packet, seq)
 		want, ok := trailer(body)
 		if ok != (err == nil) || !bytes.Equal(got, want) || ok && next != body[len(body)-1] {
 			t.Fatalf("%v: body %x: opened %x, next header %d, %v", x.suite, body, got, next, err)
@@ -121,10 +121,10 @@ func FuzzSeal(f *testing.F) {
 
 		forged := bytes.Clone(packet)
 		forged[int(flip/8)%len(forged)] ^= 1 << (flip % 8)
-		if _, _, err := x.tr.Open(&s, forged, seq&^0xffffffff|uint64(binary.BigEndian.Uint32(forged[4:]))); !errors.Is(err, ErrForged) {
+		if _, _, err := x.tr.Open(&s, nil, forged, seq&^0xffffffff|uint64(binary.BigEndian.Uint32(forged[4:]))); !errors.Is(err, ErrForged) {
 			t.Fatalf("%v: bit %d changed: %v", x.suite, flip, err)
 		}
-		got, gotNext, err := x.tr.Open(&s, packet, seq)
+		got, gotNext, err := x.tr.Open(&s, nil, packet, seq)
 		if err != nil || gotNext != next || !bytes.Equal(got, data) {
 			t.Fatalf("%v: opened %x, next header %d, %v", x.suite, got, gotNext, err)
 		}

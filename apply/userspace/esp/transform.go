@@ -94,20 +94,21 @@ func (t *Transform) Seal(s *Scratch, dst []byte, spi uint32, seq uint64, src []b
 	return t.sealAEAD(s, dst, spi, seq, seq, src, next)
 }
 
-// Open authenticates and decrypts a packet in place. seq is its sequence number,
-// the upper half as Window.Infer says. The payload lies in packet, which holds
-// nothing of use after an error. In tunnel mode there may be more octets behind
-// the inner packet, to be ignored (RFC 4303, Section 2.7).
-func (t *Transform) Open(s *Scratch, packet []byte, seq uint64) (payload []byte, next uint8, err error) {
+// Open authenticates a packet and decrypts it to dst, which is empty and has room for
+// as many octets, or they are allocated. seq is its sequence number, the upper half as
+// Window.Infer says. The payload lies in dst, which holds nothing of use after an error
+// and does not overlap the packet. In tunnel mode there may be more octets behind the
+// inner packet, to be ignored (RFC 4303, Section 2.7).
+func (t *Transform) Open(s *Scratch, dst, packet []byte, seq uint64) (payload []byte, next uint8, err error) {
 	body := len(packet) - headerLen - t.ivLen - t.icvLen
 	if body < t.align || body&(t.align-1) != 0 {
 		return nil, 0, ErrMalformed
 	}
 	var plain []byte
 	if t.aead == nil {
-		plain, err = t.openCBC(s, packet, seq)
+		plain, err = t.openCBC(s, dst, packet, seq)
 	} else {
-		plain, err = t.openAEAD(s, packet, seq)
+		plain, err = t.openAEAD(s, dst, packet, seq)
 	}
 	if err != nil {
 		return nil, 0, err

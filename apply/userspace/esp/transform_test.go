@@ -106,7 +106,7 @@ func TestSealOpen(t *testing.T) {
 					if behind := packet[len(packet) : len(packet)+2]; behind[0]|behind[1] != 0 {
 						t.Fatalf("%d octets: Seal wrote behind its packet", n)
 					}
-					got, next, err := in.Open(&s, packet, seq)
+					got, next, err := in.Open(&s, nil, packet, seq)
 					if err != nil || next != NextIPv4 || !bytes.Equal(got, src) {
 						t.Fatalf("%d octets: opened %d octets, next header %d, %v", n, len(got), next, err)
 					}
@@ -192,7 +192,7 @@ func TestOpenRefuses(t *testing.T) {
 			const seq = 7<<32 | 9
 			sealed := tr.Seal(&s, make([]byte, 0, tr.Len(30)), 0x1234, seq, payload(30), NextIPv6)
 			open := func(b []byte, seq uint64) error {
-				_, _, err := tr.Open(&s, bytes.Clone(b), seq)
+				_, _, err := tr.Open(&s, nil, bytes.Clone(b), seq)
 				return err
 			}
 			if err := open(sealed, seq); err != nil {
@@ -241,7 +241,7 @@ func TestOpenTrailer(t *testing.T) {
 		} {
 			body := append(bytes.Repeat([]byte{0xee}, 64-len(test.trailer)), test.trailer...)
 			packet := sealBody(t, suite, body)
-			got, next, err := tr.Open(new(Scratch), packet, 1)
+			got, next, err := tr.Open(new(Scratch), nil, packet, 1)
 			switch {
 			case test.want < 0:
 				if !errors.Is(err, ErrMalformed) {
@@ -273,7 +273,7 @@ func TestOpenLengths(t *testing.T) {
 			if body <= 0 || body%suite.align != 0 {
 				want = ErrMalformed
 			}
-			if _, _, err := tr.Open(new(Scratch), make([]byte, n), 1); !errors.Is(err, want) {
+			if _, _, err := tr.Open(new(Scratch), nil, make([]byte, n), 1); !errors.Is(err, want) {
 				t.Errorf("%v: %d zeros: %v, want %v", suite, n, err, want)
 			}
 		}
@@ -316,7 +316,7 @@ func TestConcurrent(t *testing.T) {
 				for i := range uint64(200) {
 					seq := i*4 + uint64(worker) + 1
 					packet := tr.Seal(&s, dst, 9, seq, src, NextIPv4)
-					if got, _, err := tr.Open(&s, packet, seq); err != nil || !bytes.Equal(got, src) {
+					if got, _, err := tr.Open(&s, nil, packet, seq); err != nil || !bytes.Equal(got, src) {
 						t.Errorf("%v: worker %d, packet %d: %v", suite, worker, i, err)
 						return
 					}
@@ -332,16 +332,16 @@ func TestNoAllocations(t *testing.T) {
 		for _, esn := range []bool{false, true} {
 			tr := suite.transform(t, esn)
 			var s Scratch
-			dst, src := make([]byte, 0, 2000), payload(1400)
+			dst, opened, src := make([]byte, 0, 2000), make([]byte, 0, 2000), payload(1400)
 			seq := uint64(0)
 			got := testing.AllocsPerRun(100, func() {
 				seq++
 				packet := tr.Seal(&s, dst, 9, seq, src, NextIPv4)
-				if _, _, err := tr.Open(&s, packet, seq); err != nil {
+				if _, _, err := tr.Open(&s, opened, packet, seq); err != nil {
 					t.Fatal(err)
 				}
 				packet[3] ^= 1
-				if _, _, err := tr.Open(&s, packet, seq); err == nil {
+				if _, _, err := tr.Open(&s, opened, packet, seq); err == nil {
 					t.Fatal("opened twice")
 				}
 			})
@@ -378,12 +378,11 @@ func BenchmarkOpen(b *testing.B) {
 				tr := suite.transform(b, true)
 				var s Scratch
 				sealed := tr.Seal(&s, make([]byte, 0, 2000), 9, 1, payload(n), NextIPv4)
-				packet := bytes.Clone(sealed)
+				opened := make([]byte, 0, n+MaxTrailer)
 				b.SetBytes(int64(n))
 				b.ReportAllocs()
 				for b.Loop() {
-					copy(packet, sealed)
-					if _, _, err := tr.Open(&s, packet, 1); err != nil {
+					if _, _, err := tr.Open(&s, opened, sealed, 1); err != nil {
 						b.Fatal(err)
 					}
 				}

@@ -81,7 +81,7 @@ func TestVectorsAEAD(t *testing.T) {
 		if !bytes.Equal(got, want) {
 			t.Errorf("vector %d: sealed\n%x\nwant\n%x", i, got, want)
 		}
-		opened, gotNext, err := tr.Open(&s, want, seq)
+		opened, gotNext, err := tr.Open(&s, nil, want, seq)
 		if err != nil || int(gotNext) != next || !bytes.Equal(opened, src) {
 			t.Errorf("vector %d: opened\n%x, next header %d, %v, want\n%x", i, opened, gotNext, err, src)
 		}
@@ -97,7 +97,7 @@ func TestVectorsCBC(t *testing.T) {
 		tr := suite.transform(t, false)
 		var s Scratch
 		packet = append(packet, tr.cbc.mac.sum(&s, packet, 0, false)...)
-		got, next, err := tr.Open(&s, packet, 1)
+		got, next, err := tr.Open(&s, nil, packet, 1)
 		if err != nil || strconv.Itoa(int(next)) != w[3] || !bytes.Equal(got, want) {
 			t.Errorf("vector %d: opened\n%x, next header %d, %v, want\n%x", i, got, next, err, want)
 		}

@@ -255,7 +255,7 @@ func TestESNOnTheWire(t *testing.T) {
 			if !w.Check(seq) {
 				return errReplayed
 			}
-			if _, _, err := in.Open(&s, bytes.Clone(packet), seq); err != nil {
+			if _, _, err := in.Open(&s, nil, bytes.Clone(packet), seq); err != nil {
 				return err
 			}
 			if !w.Accept(seq) {

@@ -103,7 +103,7 @@ func FuzzJoin(f *testing.F) {
 	f.Fuzz(func(t *testing.T, script []byte) {
 		packets := scripted(script)
 		var again [][]byte
-		for _, w := range joined(&Joiner{TCP: true, UDP: true}, clones(packets)) {
+		for _, w := range joined(true, true, clones(packets)) {
 			var s Splitter
 			if err := s.Reset(ParseHeader(w), w[HeaderLen:]); err != nil {
 				t.Fatalf("what was joined is malformed: %v", err)

@@ -9,8 +9,7 @@ import (
 
 const (
 	// maxJoined is the most packets in one super-packet: what UDP_SEGMENT and so
-	// the receiver of a super-packet of UDP allows, and no more pieces than an
-	// I/O vector can have.
+	// the receiver of a super-packet of UDP allows.
 	maxJoined = 64
 
 	// maxLen is the longest super-packet: its length stands in an IP header.
@@ -19,20 +18,27 @@ const (
 
 // Joiner makes super-packets of consecutive packets of a flow, as the kernel's
 // generic receive offload does, and with its rules: what the kernel makes of a
-// super-packet when it takes it apart is what was joined. Only the first
-// packet's headers are changed; payloads stay where they are.
+// super-packet when it takes it apart is what was joined.
+//
+// A super-packet lies in one piece, and yet no payload is copied: a packet is
+// decrypted into the room that Next returns, to where its payload then is in place.
 type Joiner struct {
 	TCP, UDP bool // which the TUN device takes
 
-	header [HeaderLen]byte
-	pieces [][]byte // the header, the first packet, the other packets' payloads
+	buffer []byte           // a Header, the first packet, the other packets' payloads. Room for one more follows
+	length int              // of what is in it
+	lent   int              // how many octets of it are in the room that Next has returned
+	saved  [maxHeaders]byte // those octets
+	n      int              // packets
 	first  shape
-	length int    // of all packets together
 	next   uint32 // TCP: the sequence number that continues it
 	flags  byte   // TCP: PSH and FIN of the last segment
 	open   bool   // more may follow
 	proven bool   // the first packet's checksums are right
 }
+
+// NewJoiner makes one that is empty.
+func NewJoiner() *Joiner { return &Joiner{buffer: make([]byte, HeaderLen+2*maxLen)} }
 
 // shape of a packet that can be part of a super-packet.
 type shape struct {
@@ -43,53 +49,92 @@ type shape struct {
 	pseudo    packet.Sum // addresses and protocol
 }
 
-// Add takes a packet if it is the first or continues those before. If not,
-// Take has to be called first. The packet must stay as it is until the super-
-// packet that Take returns has been written.
+// Next is the room for the next packet: an empty slice, with a capacity for the
+// longest one. Add, Keep, Take, or Next again end it.
+func (j *Joiner) Next() []byte {
+	j.reclaim()
+	if j.n == 0 {
+		j.length = HeaderLen
+	} else if j.prove(); j.open {
+		j.lent = j.first.payload
+		copy(j.saved[:], j.buffer[j.length-j.lent:j.length])
+	}
+	at := j.length - j.lent
+	return j.buffer[at:at]
+}
+
+// reclaim puts back what was in the room.
+func (j *Joiner) reclaim() {
+	copy(j.buffer[j.length-j.lent:], j.saved[:j.lent])
+	j.lent = 0
+}
+
+// Keep moves a packet from the room to where it may stay until it is added, and those
+// before are taken, and returns it. One that lies elsewhere stays there.
+func (j *Joiner) Keep(b []byte) []byte {
+	if j.lent == 0 {
+		return b
+	}
+	kept := j.buffer[j.length : j.length+len(b)]
+	copy(kept, b)
+	j.reclaim()
+	return kept
+}
+
+// Add takes a packet if it is the first or continues those before. If not, Keep and
+// Take have to be called first. A packet that does not lie in the room is copied.
 func (j *Joiner) Add(b []byte) bool {
-	if len(j.pieces) == 0 {
+	if j.n == 0 {
 		j.begin(b)
 		return true
 	}
 	if !j.open || len(b) <= j.first.payload || !j.continues(b) {
 		return false
 	}
-	payload := b[j.first.payload:]
-	j.pieces = append(j.pieces, payload)
-	j.length += len(payload)
-	j.next += uint32(len(payload))
-	j.open = len(payload) == j.size() && len(j.pieces) <= maxJoined
 	if j.first.kind != UDP {
 		j.flags = b[j.first.transport+tcpFlags] & (flagPSH | flagFIN)
-		j.open = j.open && j.flags == 0
 	}
+	payload := b[j.first.payload:]
+	j.reclaim() // over b's headers
+	j.put(payload)
+	j.next += uint32(len(payload))
+	j.open = len(payload) == j.size() && j.n < maxJoined && j.flags == 0
 	return true
+}
+
+// put puts octets behind those there are, unless they are there.
+func (j *Joiner) put(b []byte) {
+	if to := j.buffer[j.length:]; len(b) > 0 && &to[0] != &b[0] {
+		copy(to, b)
+	}
+	j.length += len(b)
+	j.n++
 }
 
 // Take returns what was added as one write to the TUN device, beginning with
 // its Header, and empties the Joiner. It returns nil if nothing was added. The
-// result is valid until the next Add.
-func (j *Joiner) Take() [][]byte {
-	pieces := j.pieces
-	if len(pieces) == 0 {
+// result is valid until the next call of Add or Next.
+func (j *Joiner) Take() []byte {
+	if j.n == 0 {
 		return nil
 	}
-	j.pieces = pieces[:0]
+	j.reclaim()
 	h := Header{}
-	if len(pieces) > 2 {
+	if j.n > 1 {
 		h = j.finish()
 	}
-	h.Put(j.header[:])
-	return pieces
+	h.Put(j.buffer)
+	j.n = 0
+	return j.buffer[:j.length]
 }
 
 // size is the payload of the first packet, and so of all but the last.
 func (j *Joiner) size() int { return len(j.first.b) - j.first.payload }
 
 func (j *Joiner) begin(b []byte) {
-	j.pieces = append(j.pieces, j.header[:], b)
-	j.length = len(b)
-	j.first = shapeOf(b)
+	j.length = HeaderLen
+	j.put(b)
+	j.first = shapeOf(j.buffer[HeaderLen:j.length])
 	j.proven = false
 	j.flags = 0
 	switch j.first.kind {
@@ -156,7 +201,7 @@ func shapeOf(b []byte) shape {
 // part of the super-packet.
 func (j *Joiner) continues(b []byte) bool {
 	f := &j.first
-	if len(b) > len(f.b) || j.length+len(b)-f.payload > maxLen || !sameIP(f.b, b, len(j.pieces)-1) {
+	if len(b) > len(f.b) || j.length-HeaderLen+len(b)-f.payload > maxLen || !sameIP(f.b, b, j.n) {
 		return false
 	}
 	t, ft := b[f.transport:f.payload], f.b[f.transport:f.payload]
@@ -168,13 +213,18 @@ func (j *Joiner) continues(b []byte) bool {
 	} else if binary.BigEndian.Uint32(t[tcpSeq:]) != j.next || !sameTCP(t, ft) {
 		return false
 	}
-	// A wrong checksum must stay wrong: the kernel takes that of a super-packet
-	// for granted. A sender's own network may have garbled what ESP protects.
-	if !j.proven {
-		j.proven = f.intact(f.b)
+	return j.prove() && f.intact(b)
+}
+
+// prove verifies the first packet, once. A wrong checksum must stay wrong: the kernel
+// takes that of a super-packet for granted. A sender's own network may have garbled
+// what ESP protects.
+func (j *Joiner) prove() bool {
+	if j.open && !j.proven {
+		j.proven = j.first.intact(j.first.b)
 		j.open = j.proven
 	}
-	return j.proven && f.intact(b)
+	return j.open
 }
 
 // sameIP compares IP headers, n packets after the first. IDs of IPv4 count up,
@@ -217,9 +267,9 @@ func (s *shape) intact(b []byte) bool {
 func (j *Joiner) finish() Header {
 	f := &j.first
 	be := binary.BigEndian
-	length := j.length - f.transport
+	length := j.length - HeaderLen - f.transport
 	if f.transport == ipv4Len {
-		be.PutUint16(f.b[ipv4TotalLength:], uint16(j.length))
+		be.PutUint16(f.b[ipv4TotalLength:], uint16(j.length-HeaderLen))
 		be.PutUint16(f.b[ipv4Checksum:], 0)
 		be.PutUint16(f.b[ipv4Checksum:], packet.Sum(0).Add(f.b[:ipv4Len]).Checksum())
 	} else {

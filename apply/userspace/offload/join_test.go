@@ -6,18 +6,28 @@ import (
 	"testing"
 )
 
-// joined writes what a Joiner makes of packets: each write's octets.
-func joined(j *Joiner, packets [][]byte) [][]byte {
+// joined writes what a Joiner makes of packets: each write's octets. Of three packets
+// two are made in its room, and one that comes after them is lost.
+func joined(tcp, udp bool, packets [][]byte) [][]byte {
+	j := NewJoiner()
+	j.TCP, j.UDP = tcp, udp
 	var writes [][]byte
 	take := func() {
-		if pieces := j.Take(); pieces != nil {
-			writes = append(writes, bytes.Join(pieces, nil))
+		if b := j.Take(); b != nil {
+			writes = append(writes, bytes.Clone(b))
 		}
 	}
-	for _, p := range packets {
+	for i, p := range packets {
+		if i%3 > 0 {
+			p = append(j.Next(), p...)
+		}
 		if !j.Add(p) {
+			p = j.Keep(p)
 			take()
 			j.Add(p)
+		}
+		if i%3 == 2 {
+			_ = append(j.Next(), fill(2000)...)
 		}
 	}
 	take()
@@ -37,7 +47,7 @@ func TestJoinIsWhatTheKernelSplits(t *testing.T) {
 		s.flags &^= flagCWR
 		for _, size := range []int{400, 1000, 1448, len(s.payload) - 1} {
 			h, want := s.super(size)
-			writes := joined(&Joiner{TCP: true, UDP: true}, s.segments(size))
+			writes := joined(true, true, s.segments(size))
 			if len(writes) != 1 {
 				t.Errorf("%s by %d: %d writes", name, size, len(writes))
 				continue
@@ -52,15 +62,24 @@ func TestJoinIsWhatTheKernelSplits(t *testing.T) {
 	}
 }
 
+// Octets that headers have lain over are those that were there before.
+func TestJoinPutsBack(t *testing.T) {
+	s := spec{options: 12, flags: flagACK, payload: bytes.Repeat([]byte{0xff}, 40_000)}
+	_, want := s.super(1000)
+	if got := joined(true, true, s.segments(1000)); len(got) != 1 || !bytes.Equal(got[0][HeaderLen:], want) {
+		t.Errorf("%d writes, or other octets", len(got))
+	}
+}
+
 func TestJoinLeavesSinglesAlone(t *testing.T) {
 	for name, s := range specs {
 		p := s.build()
-		writes := joined(&Joiner{TCP: true, UDP: true}, [][]byte{bytes.Clone(p)})
+		writes := joined(true, true, [][]byte{bytes.Clone(p)})
 		if len(writes) != 1 || !bytes.Equal(writes[0], append(make([]byte, HeaderLen), p...)) {
 			t.Errorf("%s: a single packet was changed", name)
 		}
 	}
-	if (&Joiner{}).Take() != nil {
+	if NewJoiner().Take() != nil {
 		t.Error("nothing was added and something taken")
 	}
 }
@@ -68,7 +87,7 @@ func TestJoinLeavesSinglesAlone(t *testing.T) {
 func TestJoinSwitchedOff(t *testing.T) {
 	for name, s := range specs {
 		want := s.segments(1000)
-		if got := joined(&Joiner{TCP: s.udp, UDP: !s.udp}, clones(want)); len(got) != len(want) {
+		if got := joined(s.udp, !s.udp, clones(want)); len(got) != len(want) {
 			t.Errorf("%s: %d writes, want %d", name, len(got), len(want))
 		}
 	}
@@ -110,7 +129,7 @@ func TestJoinRefuses(t *testing.T) {
 		if !c.bad {
 			fix(packets[1])
 		}
-		got := joined(&Joiner{TCP: true, UDP: true}, clones(packets))
+		got := joined(true, true, clones(packets))
 		if len(got) != 3 {
 			t.Errorf("%s of %s: %d writes, want 3", c.name, c.spec, len(got))
 			continue
@@ -128,7 +147,7 @@ func TestJoinUDPWithoutChecksum(t *testing.T) {
 	for _, first := range []int{0, 1} {
 		packets := specs["UDP4"].segments(900)[:2]
 		binary.BigEndian.PutUint16(packets[first][26:], 0)
-		if got := joined(&Joiner{UDP: true}, clones(packets)); len(got) != 2 {
+		if got := joined(false, true, clones(packets)); len(got) != 2 {
 			t.Errorf("packet %d without checksum: %d writes, want 2", first, len(got))
 		}
 	}
@@ -152,7 +171,7 @@ func TestJoinEnds(t *testing.T) {
 		"not after too little":   {[][]byte{{0x45}, {0x45}, nil, {0x60}}, 4},
 		"options, as a stranger": {[][]byte{append([]byte{0x46}, tcp.build()[1:]...), append([]byte{0x46}, tcp.build()[1:]...)}, 2},
 	} {
-		if got := joined(&Joiner{TCP: true, UDP: true}, c.packets); len(got) != c.writes {
+		if got := joined(true, true, c.packets); len(got) != c.writes {
 			t.Errorf("%s: %d writes, want %d", name, len(got), c.writes)
 		}
 	}
@@ -162,12 +181,14 @@ func BenchmarkJoin(b *testing.B) {
 	s := spec{options: 12, flags: flagACK, payload: fill(44 * 1368)}
 	original := s.segments(1368)
 	packets := clones(original)
-	j := &Joiner{TCP: true}
+	j := NewJoiner()
+	j.TCP = true
 	b.SetBytes(int64(44 * 1420))
 	b.ReportAllocs()
 	for b.Loop() {
 		copy(packets[0][:60], original[0])
 		for _, p := range packets {
+			j.Next()
 			if !j.Add(p) {
 				b.Fatal("not joined")
 			}

@@ -14,9 +14,8 @@ import (
 // packets go no further than the IP layer's first check, for the IP header's
 // checksum is wrong.
 func (d *Device) probe() error {
-	w := NewWriter(d.queues[0].fd)
 	works := func(kind offload.Kind) (bool, error) {
-		err := w.Write(probePacket(kind))
+		err := d.queues[0].Write(probePacket(kind))
 		if errors.Is(err, unix.EINVAL) {
 			return false, nil
 		}
@@ -36,7 +35,7 @@ func (d *Device) probe() error {
 }
 
 // probePacket is a super-packet of two segments, between unspecified addresses.
-func probePacket(kind offload.Kind) [][]byte {
+func probePacket(kind offload.Kind) []byte {
 	const size, ipv4, ipv6, tcp, udp = 100, 20, 40, 20, 8
 	h := offload.Header{
 		NeedsChecksum: true, Kind: kind, SegmentSize: size,
@@ -49,7 +48,8 @@ func probePacket(kind offload.Kind) [][]byte {
 		h.ChecksumOffset, h.HeaderLen = 6, ipv4+udp
 	default:
 	}
-	b := make([]byte, int(h.HeaderLen)+2*size)
+	p := make([]byte, offload.HeaderLen+int(h.HeaderLen)+2*size)
+	b := p[offload.HeaderLen:]
 	be := binary.BigEndian
 	t := b[h.ChecksumStart:]
 	if kind == offload.TCP6 {
@@ -66,7 +66,6 @@ func probePacket(kind offload.Kind) [][]byte {
 	} else {
 		t[12], t[13] = tcp/4<<4, 0x10 // no options; ACK
 	}
-	header := make([]byte, offload.HeaderLen)
-	h.Put(header)
-	return [][]byte{header, b}
+	h.Put(p)
+	return p
 }

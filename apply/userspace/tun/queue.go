@@ -9,10 +9,6 @@ import (
 	"ipsec-quick/apply/userspace/offload"
 )
 
-// maxPieces of one write: what package offload makes at most, and an error
-// beyond that.
-const maxPieces = 128
-
 // A Queue is one descriptor of the device. It does not block: unix.EAGAIN says
 // that there is nothing to read.
 type Queue struct {
@@ -27,8 +23,11 @@ func OpenQueue() (*Queue, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: "/dev/net/tun", Err: err}
 	}
-	return &Queue{fd: fd}, nil
+	return NewQueue(fd), nil
 }
+
+// NewQueue makes a queue of a descriptor.
+func NewQueue(fd int) *Queue { return &Queue{fd: fd} }
 
 // Inherit makes a queue of a descriptor that a program before this one in the
 // same process had for a device; nil: it is none of that device.
@@ -80,27 +79,9 @@ func (q *Queue) Read(b []byte) (int, error) {
 	return int(n), nil
 }
 
-// A Writer writes to a queue. There may be several of one, in different
-// goroutines.
-type Writer struct {
-	fd     int
-	pieces [maxPieces]unix.Iovec
-}
-
-// NewWriter makes one for a descriptor.
-func NewWriter(fd int) *Writer { return &Writer{fd: fd} }
-
-// Write writes a packet that lies in pieces, the first of which is its
-// offload.Header.
-func (w *Writer) Write(pieces [][]byte) error {
-	if len(pieces) > maxPieces {
-		return unix.EMSGSIZE
-	}
-	for i, p := range pieces {
-		w.pieces[i].Base = unsafe.SliceData(p)
-		w.pieces[i].SetLen(len(p))
-	}
-	_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(w.fd), uintptr(unsafe.Pointer(&w.pieces)), uintptr(len(pieces)))
+// Write writes a packet with its offload.Header before it.
+func (q *Queue) Write(b []byte) error {
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(q.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
 	if errno != 0 {
 		return errno
 	}
