@@ -51,11 +51,14 @@ type shape struct {
 
 // Next is the room for the next packet: an empty slice, with a capacity for the
 // longest one. Add, Keep, Take, or Next again end it.
+//
+// It begins in the payloads, as far before their end as the next one's headers are
+// long, but never in the first packet's headers, with which they are compared.
 func (j *Joiner) Next() []byte {
 	j.reclaim()
 	if j.n == 0 {
 		j.length = HeaderLen
-	} else if j.prove(); j.open {
+	} else if payloads := j.length - HeaderLen - j.first.payload; payloads >= j.first.payload && j.prove() {
 		j.lent = j.first.payload
 		copy(j.saved[:], j.buffer[j.length-j.lent:j.length])
 	}

@@ -71,6 +71,21 @@ func TestJoinPutsBack(t *testing.T) {
 	}
 }
 
+// Of payloads shorter than the headers, too: a packet must not be made over the
+// headers that it is compared with.
+func TestJoinShortPayloads(t *testing.T) {
+	for name, s := range specs {
+		s.flags &^= flagCWR
+		s.payload = fill(60)
+		for _, size := range []int{1, 7, 20, 50} {
+			_, want := s.super(size)
+			if got := joined(true, true, s.segments(size)); len(got) != 1 || !bytes.Equal(got[0][HeaderLen:], want) {
+				t.Errorf("%s by %d: %d writes, or other octets", name, size, len(got))
+			}
+		}
+	}
+}
+
 func TestJoinLeavesSinglesAlone(t *testing.T) {
 	for name, s := range specs {
 		p := s.build()
