@@ -32,7 +32,6 @@ type inbound struct {
 
 	joiner  *offload.Joiner
 	joining joining
-	queues  []*tun.Queue
 	queue   *tun.Queue // of the packets that are being joined
 	rebuilt []byte     // a packet of transport mode, with an IP header again
 }
@@ -52,7 +51,7 @@ type permit struct {
 }
 
 func newInbound(w *workers) *inbound {
-	return &inbound{w: w, joiner: offload.NewJoiner(), queues: w.queues}
+	return &inbound{w: w, joiner: offload.NewJoiner()}
 }
 
 // begin is called before messages, flush after them.
@@ -197,7 +196,7 @@ func (in *inbound) deliver(a *association, b []byte, next, tos uint8) {
 		in.joining = joining{a, next, tos}
 	}
 	// The queue that a flow is written to is the one its answers come from.
-	in.queue = in.queues[hash(&h.Flow)%uint32(in.w.active.Load())]
+	in.queue = in.w.queues[hash(&h.Flow)%uint32(in.w.active.Load())]
 }
 
 // permits reports whether a packet may come out of an SA, by what it remembers of

@@ -35,7 +35,6 @@ type outbound struct {
 	queue *tun.Queue
 
 	buffer    []byte
-	octets    int // read by serve
 	splitter  offload.Splitter
 	flows     flows[*entry]
 	fragments fragments
@@ -65,14 +64,13 @@ func newOutbound(w *workers, q *tun.Queue) *outbound {
 // their turn.
 const serveAtMost = 32
 
-// serve sends what the queue has, and returns what ended it; nil: there may be
-// more. If the socket has no room, what is left of the batch waits, and with it
-// what is in the queue.
-func (o *outbound) serve() error {
-	o.octets = 0
+// serve sends what the queue has, and returns how many octets that was and what
+// ended it; nil: there may be more. If the socket has no room, what is left of the
+// batch waits, and with it what is in the queue.
+func (o *outbound) serve() (octets int, err error) {
 	if o.waiting > 0 && !o.send() {
 		if now()-o.waiting < sendTimeout {
-			return nil
+			return 0, nil
 		}
 		o.rest()
 	}
@@ -80,16 +78,16 @@ func (o *outbound) serve() error {
 		n, err := o.queue.Read(o.buffer[:offload.HeaderLen+maxPacket])
 		if err != nil {
 			o.finish()
-			return err
+			return octets, err
 		}
-		o.octets += n
+		octets += n
 		o.superPacket(o.buffer[:n])
 		if o.batch.Len() >= sendAt && !o.send() {
-			return nil
+			return octets, nil
 		}
 	}
 	o.finish()
-	return nil
+	return octets, nil
 }
 
 // finish sends what there is, and then lets go of the path.

@@ -71,7 +71,7 @@ func newWire(t testing.TB, change func(*apply.SA)) *wire {
 	w.back = read
 	w.into, read = w.device()
 	w.worker = receiver.workers[0]
-	w.worker.in.queues = []*tun.Queue{tun.NewQueue(w.into)}
+	receiver.queues = []*tun.Queue{tun.NewQueue(w.into)}
 	w.into = read
 	must(t, sender.attach(w.sent))
 	must(t, receiver.attach(w.got))

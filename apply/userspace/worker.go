@@ -206,8 +206,8 @@ func (k *worker) send() {
 	defer k.sending.Unlock()
 	var full *path
 	if k.reads {
-		err := k.out.serve()
-		k.moderation.moved(k.out.octets, k.out.clock)
+		octets, err := k.out.serve()
+		k.moderation.moved(octets, k.out.clock)
 		if err != nil && !errors.Is(err, unix.EAGAIN) {
 			k.in.w.p.o.Log.Error("the TUN device is not read any more", "err", os.NewSyscallError("read", err))
 			k.dropQueue()

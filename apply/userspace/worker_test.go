@@ -342,7 +342,6 @@ func TestReceiveFromNewAddress(t *testing.T) {
 	w := newWire(t, nil)
 	ws := w.worker.in.w
 	ws.received = newInbound(ws)
-	ws.received.queues = w.worker.in.queues
 	sealed := w.seal(flow4(leaves, 0, nil), esp.NextIPv4)
 	local := w.got.path.Load().conn.Local
 	from := w.got.path.Load().conn.Remote

@@ -1,7 +1,8 @@
 // Package offload takes super-packets of a TUN device apart and makes them:
 // up to 64 KiB of one TCP or UDP flow behind one header, which the kernel hands
 // over, and takes, in one system call. That is most of what makes ESP in user
-// space fast. Nothing is copied here but headers. The package is pure.
+// space fast. A payload that lies where it was asked for is not copied. The package
+// is pure.
 package offload
 
 import "encoding/binary"

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/cpu"
@@ -121,7 +122,7 @@ func (a *aead) Overhead() int { return tagLen }
 // Seal is cipher.AEAD's.
 func (a *aead) Seal(dst, nonce, plaintext, additionalData []byte) []byte {
 	start, n := len(dst), len(plaintext)
-	dst = grow(dst, n+tagLen)
+	dst = slices.Grow(dst, n+tagLen)[:start+n+tagLen]
 	m := message{sealing: ^uint64(0)}
 	m.begin(nonce, additionalData, n)
 	crypt(a, unsafe.SliceData(dst[start:]), unsafe.SliceData(plaintext), n, &m)
@@ -138,7 +139,7 @@ func (a *aead) Open(dst, nonce, ciphertext, additionalData []byte) ([]byte, erro
 		return nil, errOpen
 	}
 	tag := [tagLen]byte(ciphertext[n:])
-	dst = grow(dst, n)
+	dst = slices.Grow(dst, n)[:start+n]
 	var m message
 	m.begin(nonce, additionalData, n)
 	crypt(a, unsafe.SliceData(dst[start:]), unsafe.SliceData(ciphertext), n, &m)
@@ -156,14 +157,6 @@ func (m *message) begin(nonce, additionalData []byte, n int) {
 	copy(m.additional[:len(additionalData)], additionalData)
 	binary.BigEndian.PutUint64(m.lengths[:], uint64(len(additionalData))*8)
 	binary.BigEndian.PutUint64(m.lengths[8:], uint64(n)*8)
-}
-
-// grow lengthens b by n octets.
-func grow(b []byte, n int) []byte {
-	if cap(b)-len(b) >= n {
-		return b[:len(b)+n]
-	}
-	return append(b, make([]byte, n)...)
 }
 
 // crypt encrypts or decrypts n octets from src to dst and makes the tag.
