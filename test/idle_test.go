@@ -24,8 +24,10 @@ const (
 	// idleFor is how long the system calls of an idle loop are recorded.
 	idleFor = 60 * time.Second
 	// idleAfter is how long what was done before that leaves timers behind. One that
-	// is stopped, or put off, wakes Go's scheduler at its old time nevertheless.
-	idleAfter = 30 * time.Second
+	// is stopped, or put off, wakes Go's scheduler at its old time nevertheless. The
+	// loop's own is set to the next comparison, a minute ahead, and is put off by one
+	// that comes earlier: when events were lost or the clock was set.
+	idleAfter = 65 * time.Second
 	// straceSettles is how long strace disturbs what it attaches to.
 	straceSettles = 3 * time.Second
 )
