@@ -106,8 +106,8 @@ func ParseID(s string) (ID, error) {
 		return idOfKind(wire.IDFQDN, s[1:])
 	}
 	for _, k := range idKinds {
-		if rest, ok := strings.CutPrefix(strings.ToLower(s), k.prefix); ok {
-			return idOfKind(k.kind, s[len(s)-len(rest):])
+		if n := len(k.prefix); len(s) >= n && strings.EqualFold(s[:n], k.prefix) {
+			return idOfKind(k.kind, s[n:])
 		}
 	}
 	switch {

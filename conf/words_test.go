@@ -2,6 +2,7 @@ package conf
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,6 +59,7 @@ func TestIDs(t *testing.T) {
 		{"@#00fF", wire.IDKeyID, "\x00\xff", "@#00ff"},
 		{"@#00:ff", wire.IDKeyID, "\x00\xff", "@#00ff"},
 		{"keyid:Office", wire.IDKeyID, "Office", "@#4f6666696365"},
+		{"KEYID:ȺȺȺȺȺȺȺ", wire.IDKeyID, "ȺȺȺȺȺȺȺ", "@#" + strings.Repeat("c8ba", 7)}, // longer in lower case
 		{"FQDN:192.0.2.1", wire.IDFQDN, "192.0.2.1", "192.0.2.1"},
 		{"email:a@b", wire.IDRFC822Addr, "a@b", "a@b"},
 		{"ipv4:192.0.2.1", wire.IDIPv4Addr, "\xc0\x00\x02\x01", "192.0.2.1"},
