@@ -23,11 +23,11 @@ const (
 	maxWithESP = 20 << 10
 	// idleFor is how long the system calls of an idle loop are recorded.
 	idleFor = 60 * time.Second
-	// idleAfter is how long what was done before that leaves timers behind. One that
-	// is stopped, or put off, wakes Go's scheduler at its old time nevertheless. The
-	// loop's own is set to the next comparison, a minute ahead, and is put off by one
-	// that comes earlier: when events were lost or the clock was set.
-	idleAfter = 65 * time.Second
+	// idleAfter is how long what was done before is not over: a replaced Child SA
+	// is kept for a while, and the first comparisons find something to do.
+	idleAfter = 30 * time.Second
+	// maxRuntime is how often the Go runtime may wake up meanwhile.
+	maxRuntime = 4
 	// straceSettles is how long strace disturbs what it attaches to.
 	straceSettles = 3 * time.Second
 )
@@ -35,8 +35,7 @@ const (
 // TestIdle looks at the loops of an established tunnel that has nothing to do:
 // how much memory they take, and that they sleep between their deadlines. With
 // peers that need no proof of life the only one is the comparison with the
-// kernel, once a minute. The Go runtime looks around as often, from a thread of
-// its own: that is counted apart.
+// kernel, once a minute. When the Go runtime wakes up for itself is counted apart.
 func TestIdle(t *testing.T) {
 	rows := map[string]*harness.Row{}
 	for _, role := range []string{"initiator", "responder"} {
@@ -87,8 +86,8 @@ func TestIdle(t *testing.T) {
 			// There is no kernel to be asked, by which a deadline is told.
 			w.due, w.other = w.other, 0
 		}
-		if w.due == 0 || w.due > 2 || w.other > 0 {
-			t.Errorf("%s: %d wake-ups between deadlines, %d of the runtime, %d at one:\n%s", q.Name, w.other, w.monitor, w.due, text)
+		if w.due == 0 || w.due > 2 || w.other > 0 || w.runtime > maxRuntime {
+			t.Errorf("%s: %d wake-ups between deadlines, %d of the runtime, %d at one:\n%s", q.Name, w.other, w.runtime, w.due, text)
 		}
 		memory := memoryOf(t, q.PID())
 		most := maxResident
@@ -98,8 +97,8 @@ func TestIdle(t *testing.T) {
 		if memory["Rss"] > most {
 			t.Errorf("%s: %d KiB resident, more than %d: %v", q.Name, memory["Rss"], most, memory)
 		}
-		rows[q.Name].Notef("%.1f MiB resident, %.1f of it its own; in %v %d wake-ups between deadlines beside %d of the Go runtime's monitor, %d at one; %d system calls",
-			float64(memory["Rss"])/1024, float64(memory["Anonymous"])/1024, idleFor, w.other, w.monitor, w.due, w.calls)
+		rows[q.Name].Notef("%.1f MiB resident, %.1f of it its own; in %v %d wake-ups between deadlines beside %d of the Go runtime, %d at one; %d system calls",
+			float64(memory["Rss"])/1024, float64(memory["Anonymous"])/1024, idleFor, w.other, w.runtime, w.due, w.calls)
 	}
 }
 
