@@ -20,9 +20,12 @@ import (
 // All namespaces share the clock, so it runs in the VM alone and not in parallel
 // with other tests.
 func TestClockStep(t *testing.T) {
-	kinds := []struct{ name, file string }{
-		{"time", `time = { soft = "3s", hard = "15s" }`},
-		{"use", `use = { soft = "3s", hard = "15s" }`},
+	kinds := []struct {
+		name, file string
+		calm       time.Duration // old enough for the kernel's second look at an SA to be near
+	}{
+		{"time", `time = { soft = "3s", hard = "15s" }`, time.Minute}, // which knows how to save it
+		{"use", `use = { soft = "3s", hard = "15s" }`, 2300 * time.Millisecond},
 	}
 	rows := map[string]*harness.Row{}
 	for _, k := range kinds {
@@ -40,7 +43,7 @@ func TestClockStep(t *testing.T) {
 		a, b := n.A(), n.B()
 		fa, fb := between(a, b), between(b, a)
 		fa.lifetime, fb.lifetime, fb.start = k.file, k.file, "passive"
-		x := &clockTunnel{kind: k.name, capture: harness.StartCapture(t, n),
+		x := &clockTunnel{kind: k.name, calm: k.calm, capture: harness.StartCapture(t, n),
 			a: harness.NewQuick(t, a, "clock", fa.String()), b: harness.NewQuick(t, b, "clock", fb.String())}
 		x.b.Up()
 		x.a.Up()
@@ -61,6 +64,7 @@ func TestClockStep(t *testing.T) {
 	t.Cleanup(func() { setClock(t, wall.Add(time.Since(mono))) })
 	for _, step := range steps {
 		offset += step
+		betweenLooks(t, tunnels)
 		setClock(t, wall.Add(time.Since(mono)+offset))
 		after := "after a step of " + step.String()
 		rekeyed(after)
@@ -92,9 +96,34 @@ func TestClockStep(t *testing.T) {
 // A clockTunnel is one of TestClockStep's.
 type clockTunnel struct {
 	kind    string
+	calm    time.Duration
 	a, b    *harness.Quick
 	capture *harness.Capture
 	stream  *harness.Stream
+}
+
+// betweenLooks waits until the kernel's timer will look at none of the tunnels'
+// SAs for half a second. It looks at an SA a second after it was installed, and at
+// its soft limit; one that it looks at after the clock was set forward, and before
+// the loop has moved the limits, has expired. Only a soft limit by time that it has
+// seen before keeps it from that.
+func betweenLooks(t *testing.T, tunnels []*clockTunnel) {
+	t.Helper()
+	counts, since := make([]int, len(tunnels)), make([]time.Time, len(tunnels))
+	for i, x := range tunnels {
+		counts[i] = x.a.Peer().Rekeys.Child
+	}
+	within(t, time.Minute, "between two looks of the kernel", func() bool {
+		between := true
+		for i, x := range tunnels {
+			if n := x.a.Peer().Rekeys.Child; n != counts[i] {
+				counts[i], since[i] = n, time.Now()
+			}
+			age := time.Since(since[i])
+			between = between && !since[i].IsZero() && age > 1100*time.Millisecond && age < x.calm
+		}
+		return between
+	})
 }
 
 // setClock sets the wall clock.
