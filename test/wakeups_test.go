@@ -108,6 +108,10 @@ func TestWakeUps(t *testing.T) {
 5 1000.000100 recvmsg(8, {msg_namelen=16}, 0) = 92
 5 1003.000000 recvmsg(8, {msg_namelen=16}, 0) = 92
 `, wakes{other: 2, calls: 3}},
+		"one thread wakes another": {monitor + "8 1000.500400 <... futex resumed>) = 0\n", wakes{runtime: 1, calls: 5}},
+		"a thread that does not nap": {`8 1000.000000 <... futex resumed>) = 0
+8 1000.000100 futex(0xc000080148, FUTEX_WAIT_PRIVATE, 0, NULL <unfinished ...>
+`, wakes{runtime: 1, calls: 2}},
 		"a descriptor that nothing is read from": {`5 1000.000000 <... epoll_pwait resumed>[{events=EPOLLIN, data=0x1}], 128, -1, NULL, 0) = 1
 `, wakes{other: 1, calls: 1}},
 		"a signal": {monitor + "7 1000.500400 --- SIGURG {si_signo=SIGURG, si_code=SI_TKILL} ---\n", wakes{other: 1, calls: 5}},

@@ -71,7 +71,7 @@ func (l *loop) reconcile() {
 			older := misdated(sa.Usage, c.Child.Created)
 			switch {
 			case !ok || sa.Larval:
-				if !c.Retiring { // a retiring one has its outbound SA removed
+				if !c.Retiring { // packets were led away from a retiring one before
 					l.push(ike.Expire{Child: id, Hard: true})
 				}
 			case c.Retiring:
