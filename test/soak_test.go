@@ -5,6 +5,7 @@ package lab_test
 import (
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +67,7 @@ func TestSoak(t *testing.T) {
 			qa, qb := harness.NewQuick(t, a, "soak", fa.String()), harness.NewQuick(t, b, "soak", fb.String())
 			qb.Up()
 			qa.Up()
+			monitors := []*harness.Running{qa.Start("monitor", "soak"), qb.Start("monitor", "soak")}
 			stream := harness.StartStream(t, a, a.Inner4, b, b.Inner4, soakRate())
 			time.Sleep(duration)
 			note := stream.Lossless("rekeys by " + limit.kind)
@@ -92,8 +94,38 @@ func TestSoak(t *testing.T) {
 			qb.Down()
 			a.Unchanged(beforeA, "up and down")
 			b.Unchanged(beforeB, "up and down")
+			for i, m := range monitors {
+				if said := m.Wait(5 * time.Second); t.Failed() {
+					t.Logf("what the loop of %s did about the lost packets:\n%s", "ab"[i:i+1], meanwhile(said.Stdout, there, back))
+				}
+			}
 		})
 	}
+}
+
+// meanwhile are the lines of a monitor of the seconds in which packets were lost. A
+// retiring SA stays for five.
+func meanwhile(monitor string, reports ...harness.Report) string {
+	var moments []time.Time
+	for _, r := range reports {
+		if r.Errors > 0 {
+			moments = append(moments, r.RefusedAt)
+		}
+		for _, h := range r.Holes {
+			moments = append(moments, h.From)
+		}
+	}
+	var out strings.Builder
+	for line := range strings.Lines(monitor) {
+		stamp, _, _ := strings.Cut(line, " ")
+		if slices.ContainsFunc(moments, func(m time.Time) bool {
+			at, err := time.ParseInLocation("2006-01-02 15:04:05.000", m.Format("2006-01-02 ")+stamp, m.Location())
+			return err == nil && m.Sub(at).Abs() < 8*time.Second
+		}) {
+			out.WriteString(line)
+		}
+	}
+	return out.String()
 }
 
 // spis are the SPIs of a tunnel's Child SAs as the kernel of its host prints

@@ -52,8 +52,9 @@ type Report struct {
 	Gap time.Duration
 	// Errors counts sends that the sender's kernel refused; not in Sent.
 	Errors int
-	// LastError is the latest of these.
+	// LastError is the latest of these, RefusedAt its time.
 	LastError error
+	RefusedAt time.Time
 	// Holes are the packets that were lost. Only a stopped stream knows them.
 	Holes []Hole
 }
@@ -64,8 +65,9 @@ type Hole struct {
 	From, To     time.Time // when the first and the last of them were sent
 }
 
+const clock = "15:04:05.000"
+
 func (h Hole) String() string {
-	const clock = "15:04:05.000"
 	return fmt.Sprintf("%d from number %d on, sent %s to %s", h.Count, h.First, h.From.Format(clock), h.To.Format(clock))
 }
 
@@ -73,7 +75,7 @@ func (r Report) String() string {
 	s := fmt.Sprintf("%d sent, %d lost, %d duplicated, %d reordered, longest gap %v",
 		r.Sent, r.Lost, r.Duplicated, r.Reordered, r.Gap.Round(time.Millisecond))
 	if r.Errors > 0 {
-		s += fmt.Sprintf(", %d refused (%v)", r.Errors, r.LastError)
+		s += fmt.Sprintf(", %d refused (at %s: %v)", r.Errors, r.RefusedAt.Format(clock), r.LastError)
 	}
 	for i, h := range r.Holes {
 		if i == 10 {
@@ -263,7 +265,7 @@ func (d *direction) send(due int, now time.Time) {
 		}
 		if err != nil {
 			d.report.Errors++
-			d.report.LastError = fmt.Errorf("at %s: %w", now.Format("15:04:05.000"), err)
+			d.report.LastError, d.report.RefusedAt = err, now
 			continue
 		}
 		d.report.Sent++
