@@ -104,19 +104,25 @@ func readState(body []byte, keys bool) (state, error) {
 			r.err = v.err
 		}
 	})
+	if s.allocated() {
+		s.reqID = aside(s.reqID)
+	}
 	return s, err
 }
 
+// allocated reports whether it is a reservation rather than what a packet made that
+// found no SA, which has a sequence number.
+func (s state) allocated() bool { return s.larval && s.seq == 0 }
+
 // direction of an SA of ours. Before Linux 6.10 the kernel does not tell, but
-// the flag we gave inbound SAs does; a larval one is inbound if it was
-// allocated rather than made by a packet, which has a sequence number.
+// the flag we gave inbound SAs does; a larval one is inbound if it was allocated.
 func (s state) direction() apply.Direction {
 	switch {
 	case s.dir == saDirIn:
 		return apply.In
 	case s.dir == saDirOut:
 		return apply.Out
-	case s.larval && s.seq == 0, s.flags&stateICMP != 0:
+	case s.allocated(), s.flags&stateICMP != 0:
 		return apply.In
 	}
 	return apply.Out

@@ -32,6 +32,9 @@ func TestAllocSPI(t *testing.T) {
 		if got := list[0]; got.SAID != id || got.Src != c.src || got.ReqID != 42 || got.Direction != apply.In || !got.Larval {
 			t.Errorf("%+v", got)
 		}
+		if s := ip(t, "xfrm state"); !strings.Contains(s, " reqid 43 ") {
+			t.Errorf("in the list that packets' SAs are looked for in:\n%s", s)
+		}
 		if _, err := k.Query(id); err != nil {
 			t.Error(err)
 		}

@@ -19,16 +19,16 @@ func acqExpires(t *testing.T, seconds string) {
 	}
 }
 
-// That a reservation lapses is nobody's business but ours; another process's
-// reservation under a ReqID of ours is reported (it cannot be told apart).
+// That a reservation lapses is nobody's business but ours; another process's under
+// the ReqID that one of ours would have is reported (it cannot be told apart).
 func TestReservationLapses(t *testing.T) {
 	enterNamespace(t)
 	acqExpires(t, "1")
 	k, other := opened(t), opened(t)
-	if _, err := k.List([]uint32{5}); err != nil {
+	if _, err := k.List([]uint32{aside(5)}); err != nil {
 		t.Fatal(err)
 	}
-	mine, err := k.AllocSPI(4, peer, us, apply.Tunnel)
+	mine, err := k.AllocSPI(8, peer, us, apply.Tunnel)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func TestReservationLapses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := apply.Expire{SAID: apply.SAID{Dst: us, SPI: theirs}, ReqID: 5, Hard: true}
+	want := apply.Expire{SAID: apply.SAID{Dst: us, SPI: theirs}, ReqID: aside(5), Hard: true}
 	if ev := next(t, k); ev != want {
 		t.Errorf("%+v, want %+v", ev, want)
 	}
@@ -53,7 +53,7 @@ func TestOverrun(t *testing.T) {
 	enterNamespace(t)
 	acqExpires(t, "1")
 	k, other := opened(t), opened(t)
-	if _, err := k.List([]uint32{5}); err != nil {
+	if _, err := k.List([]uint32{aside(5)}); err != nil {
 		t.Fatal(err)
 	}
 	if err := k.events.sock.raw.Control(func(fd uintptr) {

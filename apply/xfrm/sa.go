@@ -22,6 +22,17 @@ func opName(verb string, id apply.SAID) string {
 	return fmt.Sprintf("%s SA %08x to %v", verb, id.SPI, id.Dst)
 }
 
+// aside is the ReqID of a reservation for an SA of a ReqID, and the other way round.
+//
+// For each outbound packet the kernel walks a list of the SAs between the two
+// addresses, of either direction, that have the policy's ReqID. When one is removed
+// at the moment at which a walk is at it, the walk ends there (struct xfrm_state has
+// one field for this list and for that of what is to be freed), and the packet is
+// refused with EEXIST if its SA would have come later. Newer SAs come first. So those
+// that were replaced go behind the one in use, but a reservation would go in front
+// of it, in each rekey. One that differs in the lowest bit is in another list.
+func aside(reqID uint32) uint32 { return reqID ^ 1 }
+
 // AllocSPI is apply.Dataplane's. The kernel keeps the reservation, a larval SA,
 // for net.core.xfrm_acq_expires seconds.
 func (k *Kernel) AllocSPI(reqID uint32, src, dst netip.Addr, mode apply.Mode) (uint32, error) {
@@ -33,7 +44,7 @@ func (k *Kernel) AllocSPI(reqID uint32, src, dst netip.Addr, mode apply.Mode) (u
 		return 0, err
 	}
 	k.own(reqID)
-	sa.SPI = 0
+	sa.SPI, sa.ReqID = 0, aside(reqID)
 	spi, err := k.allocSPI(sa)
 	if err != nil {
 		return 0, explain(err, sa)
