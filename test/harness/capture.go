@@ -130,7 +130,7 @@ func (c *Capture) run(ports map[int]string) {
 		}
 		if kind == KindClear && len(c.clear) < 10 {
 			c.clear = append(c.clear, fmt.Sprintf("%s from %s: %s, %d bytes",
-				time.Now().Format("15:04:05.000"), ports[ll.Ifindex], what, len(packet)))
+				time.Now().Format(clock), ports[ll.Ifindex], what, len(packet)))
 		}
 		c.mu.Unlock()
 	}

@@ -144,7 +144,7 @@ func (q *Quick) exec(env []string, input []byte, args []string) Result {
 		q.up = args[0] == "up"
 	}
 	if len(args) == 0 || args[0] != "status" {
-		fmt.Fprintf(&q.said, "%s $ ipsec-quick %s\n%s\n", time.Now().Format("15:04:05.000"), strings.Join(args, " "), r)
+		fmt.Fprintf(&q.said, "%s $ ipsec-quick %s\n%s\n", time.Now().Format(clock), strings.Join(args, " "), r)
 	}
 	return r
 }
@@ -185,7 +185,7 @@ func (r *Running) Wait(limit time.Duration) Result {
 		err = fmt.Errorf("killed after %v: %w", limit, err)
 	}
 	res := Result{Stdout: r.out.String(), Code: r.cmd.ProcessState.ExitCode(), Took: time.Since(start), Err: err}
-	fmt.Fprintf(&r.q.said, "%s $ ipsec-quick %s\n%s\n", time.Now().Format("15:04:05.000"), strings.Join(r.args, " "), res)
+	fmt.Fprintf(&r.q.said, "%s $ ipsec-quick %s\n%s\n", time.Now().Format(clock), strings.Join(r.args, " "), res)
 	return res
 }
 

@@ -76,7 +76,7 @@ func (s *Service) run() {
 			return
 		}
 		err = cmd.Wait()
-		fmt.Fprintf(s.out, "%s process %d: %v\n", time.Now().Format("15:04:05.000"), cmd.Process.Pid, err)
+		fmt.Fprintf(s.out, "%s process %d: %v\n", time.Now().Format(clock), cmd.Process.Pid, err)
 		time.Sleep(restartAfter)
 	}
 }

@@ -65,6 +65,7 @@ type Hole struct {
 	From, To     time.Time // when the first and the last of them were sent
 }
 
+// clock is how times of day are printed, as `ipsec-quick monitor` does.
 const clock = "15:04:05.000"
 
 func (h Hole) String() string {
