@@ -25,6 +25,7 @@ var everywhere = []netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustPar
 // killed and when the gateway is lost, nothing but IKE and ESP leaves the host; down
 // restores its routing.
 func TestDefaultRoute(t *testing.T) {
+	t.Parallel()
 	for _, ipv6 := range []bool{false, true} {
 		family := map[bool]string{false: "IPv4", true: "IPv6"}[ipv6]
 		row := harness.NewRow(interfaceGroup, "all traffic through strongSwan, over "+family, "initiator")

@@ -35,6 +35,7 @@ func dnsFile(a, b *harness.Host, names string) string {
 // TestDNS: who resolves a host's names is told the servers of a tunnel when that is
 // there, and told to forget them when it goes, whoever takes it down.
 func TestDNS(t *testing.T) {
+	t.Parallel()
 	for _, by := range []string{"systemd-resolved", "resolvconf", "nobody"} {
 		row := harness.NewRow("DNS", by, "both ends ours")
 		t.Run(by, func(t *testing.T) {

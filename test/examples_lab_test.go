@@ -53,6 +53,7 @@ const (
 // TestExamples brings each example up as it stands, sends packets through,
 // rekeys, and takes it down.
 func TestExamples(t *testing.T) {
+	t.Parallel()
 	for _, c := range exampleCases {
 		other := c.b.file[strings.LastIndexAny(c.b.file, "/ ")+1:]
 		row := harness.NewRow("The examples", c.name, other)

@@ -28,6 +28,7 @@ var exportCases = []struct {
 
 // TestExport brings tunnels up with the far end as `export` prints it, unedited.
 func TestExport(t *testing.T) {
+	t.Parallel()
 	for _, c := range exportCases {
 		how := "PSK, near end starts"
 		switch {

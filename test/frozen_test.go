@@ -16,6 +16,7 @@ import (
 // goes, what the tunnel covers is not sent in clear, and after the peer goes on
 // the tunnel is back by itself.
 func TestFrozenPeer(t *testing.T) {
+	t.Parallel()
 	for _, peer := range []string{"strongSwan", "ipsec-quick"} {
 		row := harness.NewRow("4. Frozen past the hard limit", "peer "+peer, "initiator")
 		t.Run(peer, func(t *testing.T) {

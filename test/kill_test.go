@@ -22,6 +22,7 @@ const killLimits = `time = { soft = "4s", hard = "120s" }`
 // TestKill kills the loop with SIGKILL again and again, at random moments and in
 // the middle of rekeys, while a service manager restarts it and packets flow.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		args  []string

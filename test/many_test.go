@@ -133,7 +133,7 @@ func TestManyTunnels(t *testing.T) {
 		time.Sleep(200 * time.Millisecond)
 	}
 	established := time.Since(start)
-	if established > limit {
+	if established > limit && *full { // else other tests run beside it
 		t.Errorf("all are established after %v, not %v", established, limit)
 	}
 	time.Sleep(duration)

@@ -41,7 +41,7 @@ func TestMonitor(t *testing.T) {
 	stream := harness.StartStream(t, a, a.Inner4, b, b.Inner4, 100)
 	rekeyed := func(times int) {
 		t.Helper()
-		within(t, 40*time.Second, "rekeyed", func() bool { time.Sleep(time.Second); return q.Peer().Rekeys.Child >= times })
+		within(t, 40*time.Second, "rekeyed", func() bool { return q.Peer().Rekeys.Child >= times })
 	}
 	rekeyed(1)
 	time.Sleep(6 * time.Second) // the old SAs stay for 5 s

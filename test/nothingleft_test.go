@@ -77,48 +77,46 @@ var failures = []failure{
 // TestFailedUp wants of every failed up its exit code, a reason, and nothing
 // left behind.
 func TestFailedUp(t *testing.T) {
+	t.Parallel()
 	rows := map[string]*harness.Row{}
 	for _, f := range failures {
 		rows[f.name] = harness.NewRow("5. Nothing left behind", "up: "+f.name, "initiator")
 	}
-	t.Run("failures", func(t *testing.T) {
-		t.Parallel()
-		n := harness.NewNet(t, "a", "b", "idle")
-		a, b := n.A(), n.B()
-		before := a.Snapshot()
-		swan := harness.StartCharon(t, b)
-		for _, f := range failures {
-			t.Run(f.name, func(t *testing.T) {
-				rows[f.name].Of(t)
-				n.Use(t)
-				swan.Use(t)
-				logged := len(swan.Log())
-				file, conn := between(a, b), swanBetween(b, a)
-				if f.file != nil {
-					f.file(&file)
+	n := harness.NewNet(t, "a", "b", "idle")
+	a, b := n.A(), n.B()
+	before := a.Snapshot()
+	swan := harness.StartCharon(t, b)
+	for _, f := range failures {
+		t.Run(f.name, func(t *testing.T) {
+			rows[f.name].Of(t)
+			n.Use(t)
+			swan.Use(t)
+			logged := len(swan.Log())
+			file, conn := between(a, b), swanBetween(b, a)
+			if f.file != nil {
+				f.file(&file)
+			}
+			if f.swan != nil {
+				f.swan(&conn)
+			}
+			q := wrongKeys(t, f, swan, a, file, conn)
+			r := q.Fails(f.code, "--timeout", "4s")
+			for _, text := range f.says {
+				if !strings.Contains(r.Stdout+r.Stderr, text) {
+					t.Errorf("up does not say %q", text)
 				}
-				if f.swan != nil {
-					f.swan(&conn)
-				}
-				q := wrongKeys(t, f, swan, a, file, conn)
-				r := q.Fails(f.code, "--timeout", "4s")
-				for _, text := range f.says {
-					if !strings.Contains(r.Stdout+r.Stderr, text) {
-						t.Errorf("up does not say %q", text)
-					}
-				}
-				if strings.Contains(r.Stdout+r.Stderr, testPSK) {
-					t.Error("up prints the pre-shared key")
-				}
-				a.Unchanged(before, "a failed up")
-				within(t, 3*time.Second, "no SA left at strongSwan", func() bool { return len(swan.Children("")) == 0 })
-				rows[f.name].Notef("exit status %d after %v", r.Code, r.Took.Round(time.Millisecond))
-				if t.Failed() {
-					t.Logf("strongSwan:\n%s", swan.Log()[logged:])
-				}
-			})
-		}
-	})
+			}
+			if strings.Contains(r.Stdout+r.Stderr, testPSK) {
+				t.Error("up prints the pre-shared key")
+			}
+			a.Unchanged(before, "a failed up")
+			within(t, 3*time.Second, "no SA left at strongSwan", func() bool { return len(swan.Children("")) == 0 })
+			rows[f.name].Notef("exit status %d after %v", r.Code, r.Took.Round(time.Millisecond))
+			if t.Failed() {
+				t.Logf("strongSwan:\n%s", swan.Log()[logged:])
+			}
+		})
+	}
 }
 
 // wrongKeys loads both sides of a failure; with keys ours has the wrong one

@@ -31,6 +31,7 @@ import (
 // but those of the state, the arguments and the environment of the processes, and
 // what a loop says that is made to crash.
 func TestSecrets(t *testing.T) {
+	t.Parallel()
 	for _, by := range []string{"pre-shared key", "raw keys"} {
 		row := harness.NewRow("9. No key in sight", by, "both ends")
 		t.Run(by, func(t *testing.T) {

@@ -27,7 +27,7 @@ func form[T any](short, long T) T {
 
 // soakRate is how many packets a second go each way: the short forms share the
 // machine with other tests.
-func soakRate() int { return form(200, 1000) }
+func soakRate() int { return form(100, 1000) }
 
 // soakGroup is the table's heading of the long tests.
 const soakGroup = "9. No packet lost"
@@ -46,6 +46,7 @@ func soakLimits() []struct{ kind, file string } {
 // TestSoak has two of ours rekey both at once, nearly every time: the same soft
 // limit on both ends, without jitter, and the IKE SA every ten seconds besides.
 func TestSoak(t *testing.T) {
+	t.Parallel()
 	duration := form(20*time.Second, 10*time.Minute)
 	for _, limit := range soakLimits() {
 		row := harness.NewRow(soakGroup, "two of us, both rekey at once by "+limit.kind, "both ends")
@@ -76,8 +77,8 @@ func TestSoak(t *testing.T) {
 			if there.Duplicated+back.Duplicated != 0 {
 				t.Errorf("duplicated packets: %v\n%v", there, back)
 			}
-			// Two seconds, and what the rekey itself takes.
-			if want := int(duration.Seconds() / 2.4); pa.Rekeys.Child < want {
+			// Two seconds, and what the rekey itself takes beside other tests.
+			if want := int(duration.Seconds() / form(4, 2.4)); pa.Rekeys.Child < want {
 				t.Errorf("%d rekeys of the Child SA, not %d", pa.Rekeys.Child, want)
 			}
 			if want := int(duration.Seconds() / 13); pa.Rekeys.IKE < want {

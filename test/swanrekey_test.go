@@ -55,6 +55,7 @@ func swanLimits(rekeys bool) string {
 // both do, each lost packet must be one that strongSwan's kernel has dropped.
 // The long form has two strongSwans do the same.
 func TestStrongSwanRekeys(t *testing.T) {
+	t.Parallel()
 	for _, c := range rekeyCases() {
 		peers := "peer strongSwan"
 		if c.weAreSwans {

@@ -14,6 +14,7 @@ import (
 // TestTwoTunnels has two tunnels on one host at once, one that initiates and
 // one that answers: to the same peer address and to different ones.
 func TestTwoTunnels(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, peer string }{
 		{"same peer", "strongSwan"},
 		{"same peer", "ipsec-quick"},

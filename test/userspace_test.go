@@ -24,6 +24,7 @@ func userspaceOnly(t *testing.T) {
 // TestOurselves runs those of the cases that are about ESP with ipsec-quick at
 // both ends: what kernel-libipsec lacks is among them.
 func TestOurselves(t *testing.T) {
+	t.Parallel()
 	for _, c := range cases {
 		if !c.aboutESP() && c.name != "PSK" {
 			continue

@@ -140,13 +140,17 @@ func (c *Charon) answers() bool {
 
 // Poll calls f now and then until it returns true or the time is up.
 func Poll(limit time.Duration, f func() bool) bool {
-	for end := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(limit); ; {
+		asked := time.Now()
 		if f() {
 			return true
 		}
 		if time.Now().After(end) {
 			return false
 		}
+		// Most questions are processes, which under emulation cost more than the
+		// answer is waited for.
+		time.Sleep(min(max(50*time.Millisecond, 4*time.Since(asked)), time.Second))
 	}
 }
 
