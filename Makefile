@@ -31,7 +31,7 @@ ARCHS    ?= amd64 arm64
 FUZZTIME ?= 10s
 FUZZ     ?= ...
 LABTIME  ?= 1100
-SOAK     ?= ^Test(SoftLimits|Soak|StrongSwanRekeys|Kill|ManyExpires|ClockStep)$$
+SOAK     ?= ^Test(SoftLimits|RekeyCommand|Soak|StrongSwanRekeys|Kill|ManyExpires|ClockStep)$$
 SOAKTIME ?= 14400
 # Tests to which it makes no difference which data plane there is.
 EITHER   := EndpointName|ManyTunnels|Systemd|Hooks|HooksFail|DNS|Habits|Examples|Export|Import

@@ -29,8 +29,8 @@ func TestKill(t *testing.T) {
 		both  bool
 		kills int
 	}{
-		{"kill -9, up --foreground restarted", []string{"up", "--foreground", "--keep-trying"}, false, form(6, 200)},
-		{"kill -9, watch restarted", []string{"watch"}, false, form(6, 200)},
+		{"kill -9, up --foreground restarted", []string{"up", "--foreground", "--keep-trying"}, false, form(4, 200)},
+		{"kill -9, watch restarted", []string{"watch"}, false, form(4, 200)},
 		{"kill -9 of both ends at once", []string{"up", "--foreground", "--keep-trying"}, true, form(4, 50)},
 	} {
 		role := "initiator"

@@ -28,7 +28,7 @@ import (
 
 // parallel is how many tests run at once unless -test.parallel says otherwise:
 // they wait for each other's timers more than they compute.
-const parallel = "4"
+const parallel = "5"
 
 var dataplane = flag.String("dataplane", harness.Dataplane, "what does ESP: kernel or userspace")
 

@@ -159,7 +159,8 @@ func TestRekeyCommand(t *testing.T) {
 			within(t, 5*time.Second, "established", q.Established)
 			capture := harness.StartCapture(t, n)
 			stream := harness.StartStream(t, a, a.Inner4, b, b.Inner4, 100)
-			for round := range 3 {
+			rounds := form(2, 3)
+			for round := range rounds {
 				for _, step := range []struct {
 					name string
 					do   func()
@@ -179,7 +180,7 @@ func TestRekeyCommand(t *testing.T) {
 			note := stream.Lossless("rekeys on command", b)
 			capture.NothingClear()
 			p := q.Peer()
-			row.Notef("12 rekeys, %s", note)
+			row.Notef("%d rekeys, %s", 4*rounds, note)
 			if p.Rekeys.Failed != 0 {
 				t.Errorf("%d rekeys failed", p.Rekeys.Failed)
 			}

@@ -28,6 +28,7 @@ var monitored = []string{
 // TestMonitor watches a soft limit and a restart of the loop under a stream of
 // packets, for people and in JSON.
 func TestMonitor(t *testing.T) {
+	t.Parallel()
 	n := harness.NewNet(t, "a", "b")
 	a, b := n.A(), n.B()
 	answer := between(b, a)

@@ -10,14 +10,12 @@ import (
 	"ipsec-quick/test/harness"
 )
 
-// speedRounds is of how many rounds TestSpeed takes the median.
-const speedRounds = 20
-
 // TestSpeed compares `ipsec-quick up` with `swanctl --initiate`, from exec to
 // exit, in turn, towards the same strongSwan. strongSwan's own daemon runs
 // already, as it does on every host; ours is started by up. It does not run in
 // parallel with other tests.
 func TestSpeed(t *testing.T) {
+	rounds := form(8, 20) // of which it takes the median
 	row := harness.NewRow("7. Time of up", "ipsec-quick up against swanctl --initiate", "initiator").Of(t)
 	n := harness.NewNet(t, "a", "b", "c")
 	a, b, c := n.A(), n.B(), n.Hosts[2]
@@ -29,7 +27,7 @@ func TestSpeed(t *testing.T) {
 	q := harness.NewQuick(t, a, "speed", between(a, b).String())
 
 	var ours, theirs []time.Duration
-	for round := range speedRounds + 1 {
+	for round := range rounds + 1 {
 		r := client.Swanctl("--initiate", "--child", "net")
 		if r.Err != nil {
 			t.Fatalf("swanctl --initiate: %s", r)
@@ -45,7 +43,7 @@ func TestSpeed(t *testing.T) {
 	o, s := median(ours), median(theirs)
 	ratio := o.Seconds() / s.Seconds()
 	row.Notef("median of %d: ipsec-quick up %.1f ms, swanctl --initiate %.1f ms, ratio %.2f",
-		speedRounds, o.Seconds()*1000, s.Seconds()*1000, ratio)
+		rounds, o.Seconds()*1000, s.Seconds()*1000, ratio)
 	t.Logf("ipsec-quick up %v\nswanctl --initiate %v\nratio %.2f", ours, theirs, ratio)
 	if ratio > 1 && !inUserspace() { // where it makes a device, routes and a guard first
 		t.Errorf("ipsec-quick up takes %.2f times as long as swanctl --initiate", ratio)
