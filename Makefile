@@ -1,6 +1,6 @@
 # make build     bin/ipsec-quick, and bin/ipsec-quick-exporter for its metrics
 # make demo      a tunnel between two namespaces, rekeyed while it is in use
-# make test      vet, lint, unit tests, then the tests with a real kernel and peer
+# make test      lint with vet, unit tests, then the tests with a real kernel and peer
 # make install   the commands, their manual pages and completions, below PREFIX;
 #                with UNITDIR=/etc/systemd/system the units too
 # make packages  deb and rpm of ARCHS into bin/packages; make reproducible:
@@ -74,7 +74,7 @@ SCRIPTS := .ci/need .ci/run .ci/nfpm/postinstall .ci/nfpm/preremove .ci/nfpm/pos
 PAGES   := man/ipsec-quick.8 man/ipsec-quick-exporter.8 man/ipsec-quick.toml.5 man/ipsec-quick-expire.7
 UNITS   := ipsec-quick@.service ipsec-quick.target ipsec-quick-exporter.service
 
-.PHONY: build demo test vet lint unit native lab lab-tests soak soak-native bench install uninstall packages \
+.PHONY: build demo test lint unit native lab lab-tests soak soak-native bench install uninstall packages \
         reproducible fuzz clean need need-lab
 
 # ---- The command -----------------------------------------------------------
@@ -159,7 +159,6 @@ demo: build
 test:
 	@$(MAKE) --no-print-directory need
 	$(MAKE) --no-print-directory -j2 need-lab '$(LINT)' '$(NFPM)'
-	$(MAKE) --no-print-directory vet
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory unit
 	$(MAKE) --no-print-directory native
@@ -179,15 +178,11 @@ need:
 need-lab:
 	@test/lab/setup
 
-vet:
-	@echo '== vet'
-	$(GO) vet ./...
-	$(GO) vet -tags lab ./...
-
 $(CACHE_DIR)/%/golangci-lint:
 	@echo 'building golangci-lint $(LINT_VERSION) (minutes, once)'
 	GOBIN='$(@D)' $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 
+# golangci-lint runs vet, with the tests of the lab.
 lint: $(LINT)
 	@echo '== lint'
 	$(LINT) run ./...
@@ -195,11 +190,12 @@ lint: $(LINT)
 	if mandoc -Tlint $(PAGES) 2>&1 | grep -v 'referenced manual not found\|outdated mandoc.db'; then exit 1; fi
 	shellcheck -S warning -x -e SC2054 $(SCRIPTS)
 
-# The loop's tests, which wait the most, begin first, and three packages at once.
-# ike starts no goroutine.
+# Tests that are timed do not run beside the compiler of what all need, and the
+# loop's, which wait the most, begin first. ike starts no goroutine.
 unit:
 	@echo '== unit tests'
-	CGO_ENABLED=1 $(GO) test -race -p 3 $$($(GO) list ./watch/... ./... | grep -v '/ike\>')
+	CGO_ENABLED=1 $(GO) build -race ./...
+	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./watch/... ./... | grep -v '/ike\>')
 	$(GO) test ./ike/...
 	$(GO) test ./ike -run 'Simulation$$' -seeds 2000 -v
 
