@@ -273,7 +273,7 @@ func (s *seen) watchProcesses(t *testing.T, hosts []*harness.Host) (stop func())
 	known := map[string]bool{}
 	done.Go(func() {
 		for {
-			start := time.Now()
+			asked := time.Now()
 			for _, h := range hosts {
 				for _, p := range h.Processes() {
 					folder := filepath.Join("/proc", strconv.Itoa(p.PID))
@@ -288,7 +288,7 @@ func (s *seen) watchProcesses(t *testing.T, hosts []*harness.Host) (stop func())
 			select {
 			case <-quit:
 				return
-			case <-time.After(max(100*time.Millisecond, 4*time.Since(start))): // each look costs
+			case <-time.After(harness.Rest(asked, 100*time.Millisecond)):
 			}
 		}
 	})

@@ -148,10 +148,15 @@ func Poll(limit time.Duration, f func() bool) bool {
 		if time.Now().After(end) {
 			return false
 		}
-		// Most questions are processes, which under emulation cost more than the
-		// answer is waited for.
-		time.Sleep(min(max(50*time.Millisecond, 4*time.Since(asked)), time.Second))
+		time.Sleep(min(Rest(asked, 50*time.Millisecond), time.Second))
 	}
+}
+
+// Rest is how long to wait before asking again what was asked at a time and is
+// answered now: most questions are processes, which under emulation would cost
+// more than what they wait for.
+func Rest(asked time.Time, least time.Duration) time.Duration {
+	return max(least, 4*time.Since(asked))
 }
 
 // PID is the daemon's process id.
