@@ -4,6 +4,7 @@ import (
 	"math"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,6 +16,26 @@ func now() int64 {
 	var ts unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // every kernel since 2.6.39 has it
 	return ts.Nano()
+}
+
+// A clock is now for a worker, who asks for each batch. Most of the time it makes no
+// system call: it adds what the monotonic clock says to when it last made one. That
+// clock does not count while the host is suspended, so a worker may be late for as
+// long as it relies on it.
+type clock struct {
+	at   int64 // what now returned
+	read time.Time
+}
+
+// relyFor is how long a clock relies on the monotonic one.
+const relyFor = 5 * time.Millisecond
+
+func (c *clock) now() int64 {
+	passed := time.Since(c.read)
+	if passed >= relyFor {
+		c.at, c.read, passed = now(), time.Now(), 0
+	}
+	return c.at + int64(passed)
 }
 
 // An alarm wakes its reader at the earliest time that it was set to. Between

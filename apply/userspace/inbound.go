@@ -24,6 +24,7 @@ const (
 type inbound struct {
 	w         *workers
 	stray     func(local, remote netip.AddrPort, data []byte) bool // Options.Stray
+	clock     clock
 	now       int64
 	tables    *tables
 	flows     flows[permit]
@@ -56,7 +57,7 @@ func newInbound(w *workers) *inbound {
 
 // begin is called before messages, flush after them.
 func (in *inbound) begin() {
-	in.now, in.tables = now(), in.w.p.tables.Load()
+	in.now, in.tables = in.clock.now(), in.w.p.tables.Load()
 	on := in.w.join.Load()
 	in.joiner.TCP, in.joiner.UDP = on.TCP, on.UDP
 }

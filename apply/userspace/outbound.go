@@ -38,7 +38,8 @@ type outbound struct {
 	splitter  offload.Splitter
 	flows     flows[*entry]
 	fragments fragments
-	clock     int64 // the time of the last batch
+	clock     clock
+	last      int64 // the time of the last batch
 	dated     bool  // and of this one
 	scratch   esp.Scratch
 	batch     *outer.Batch
@@ -69,7 +70,7 @@ const serveAtMost = 32
 // batch waits, and with it what is in the queue.
 func (o *outbound) serve() (octets int, err error) {
 	if o.waiting > 0 && !o.send() {
-		if now()-o.waiting < sendTimeout {
+		if o.clock.now()-o.waiting < sendTimeout {
 			return 0, nil
 		}
 		o.rest()
@@ -111,7 +112,7 @@ func (o *outbound) rest() {
 func (o *outbound) send() bool {
 	if !o.flush() {
 		if o.waiting == 0 {
-			o.waiting = now()
+			o.waiting = o.clock.now()
 		}
 		return false
 	}
@@ -145,9 +146,9 @@ func (o *outbound) beginTurn() {
 // now is the time, read once a batch.
 func (o *outbound) now() int64 {
 	if !o.dated {
-		o.clock, o.dated = now(), true
+		o.last, o.dated = o.clock.now(), true
 	}
-	return o.clock
+	return o.last
 }
 
 // superPacket takes what was read: a packet with its offload.Header.

@@ -207,7 +207,7 @@ func (k *worker) send() {
 	var full *path
 	if k.reads {
 		octets, err := k.out.serve()
-		k.moderation.moved(octets, k.out.clock)
+		k.moderation.moved(octets, k.out.last)
 		if err != nil && !errors.Is(err, unix.EAGAIN) {
 			k.in.w.p.o.Log.Error("the TUN device is not read any more", "err", os.NewSyscallError("read", err))
 			k.dropQueue()
