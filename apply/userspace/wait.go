@@ -33,9 +33,9 @@ func (q *quit) take() {
 	_, _ = unix.Read(q.fd, b[:])
 }
 
-// breatheEvery is how often a worker passes through the scheduler: half of what it
-// allows.
-const breatheEvery = 5 * time.Millisecond
+// breatheEvery is how often a worker passes through the scheduler: a little more often
+// than it asks for.
+const breatheEvery = 8 * time.Millisecond
 
 // A breath is when a worker last passed through the scheduler. A goroutine that
 // has not for 10 ms is taken for one that others wait for. The runtime's monitor
