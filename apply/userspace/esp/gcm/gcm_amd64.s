@@ -40,10 +40,16 @@ DATA fours<>+48(SB)/8, $4
 DATA fours<>+56(SB)/8, $0
 GLOBL fours<>(SB), RODATA|NOPTR, $64
 
-// The upper half of the modulus, see element.go.
+// The upper half of the modulus, see element.go, for four lanes.
 DATA modulus<>+0(SB)/8, $0xc200000000000000
 DATA modulus<>+8(SB)/8, $0xc200000000000000
-GLOBL modulus<>(SB), RODATA|NOPTR, $16
+DATA modulus<>+16(SB)/8, $0xc200000000000000
+DATA modulus<>+24(SB)/8, $0xc200000000000000
+DATA modulus<>+32(SB)/8, $0xc200000000000000
+DATA modulus<>+40(SB)/8, $0xc200000000000000
+DATA modulus<>+48(SB)/8, $0xc200000000000000
+DATA modulus<>+56(SB)/8, $0xc200000000000000
+GLOBL modulus<>(SB), RODATA|NOPTR, $64
 
 // func subWord(w uint32) uint32
 TEXT ·subWord(SB), NOSPLIT, $0-12
@@ -85,14 +91,37 @@ last:
 	VAESENCLAST Z15, Z2, Z2
 	RET
 
+// SIXTEEN begins sixteen blocks of key stream, in Z2 to Z5, ROUND goes on, and
+// LAST ends it; LONG are the rounds that longer keys have before.
+#define SIXTEEN \
+	COUNT(Z2); \
+	COUNT(Z3); \
+	COUNT(Z4); \
+	COUNT(Z5)
+
 #define ROUND(K) \
 	VAESENC K, Z2, Z2; \
 	VAESENC K, Z3, Z3; \
 	VAESENC K, Z4, Z4; \
 	VAESENC K, Z5, Z5
 
-// MULTIPLY begins a sum of products in its three parts, low, middle and high, of
-// which MULTIPLY_ADD adds one more.
+#define LONG(LABEL) \
+	CMPQ BX, $12; \
+	JB LABEL; \
+	ROUND(Z26); \
+	ROUND(Z27); \
+	JE LABEL; \
+	ROUND(Z28); \
+	ROUND(Z29)
+
+#define LAST \
+	VAESENCLAST Z15, Z2, Z2; \
+	VAESENCLAST Z15, Z3, Z3; \
+	VAESENCLAST Z15, Z4, Z4; \
+	VAESENCLAST Z15, Z5, Z5
+
+// MULTIPLY begins a sum of products in its three parts, low, middle and high, to
+// which MULTIPLY_ADD adds one more. B may be Z10.
 #define MULTIPLY(A, B) \
 	VPCLMULQDQ $0x00, B, A, Z6; \
 	VPCLMULQDQ $0x01, B, A, Z7; \
@@ -115,24 +144,37 @@ last:
 	VPSRLDQ    $8, Z7, Z10; \
 	VPXORQ     Z9, Z6, Z6; \
 	VPXORQ     Z10, Z8, Z8; \
-	VPCLMULQDQ $0x00, Z30, Z6, Z9; \
+	VPCLMULQDQ $0x00, modulus<>(SB), Z6, Z9; \
 	VPSHUFD    $0x4e, Z6, Z6; \
 	VPXORQ     Z9, Z6, Z6; \
-	VPCLMULQDQ $0x00, Z30, Z6, Z9; \
+	VPCLMULQDQ $0x00, modulus<>(SB), Z6, Z9; \
 	VPSHUFD    $0x4e, Z6, Z6; \
 	VPTERNLOGQ $0x96, Z9, Z8, Z6; \
 	VMOVDQA64  Z6, Z1
 
-// FOUR does four whole blocks, whose key stream is in Z, and adds the ciphertext
-// to the sum.
-#define FOUR(OFFSET, Z) \
-	VMOVDQU64 OFFSET(SI), Z12; \
-	VPXORQ    Z12, Z, Z; \
+// FOUR does four whole blocks, whose key stream is in Z, and leaves their
+// ciphertext in C, the other way round.
+#define FOUR(OFFSET, Z, C) \
+	VMOVDQU64 OFFSET(SI), C; \
+	VPXORQ    C, Z, Z; \
 	VMOVDQU64 Z, OFFSET(DI); \
-	VPBLENDMQ Z, Z12, K2, Z; \
-	VPSHUFB   Z31, Z, Z; \
-	VMOVDQU64 (POWERS_END-16*16+OFFSET)(AX), Z11; \
-	MULTIPLY_ADD(Z, Z11)
+	VMOVDQA64 Z, K2, C; \
+	VPSHUFB   Z31, C, C
+
+// TEXT_SIXTEEN is FOUR for all of them.
+#define TEXT_SIXTEEN \
+	FOUR(0, Z2, Z11); \
+	FOUR(64, Z3, Z12); \
+	FOUR(128, Z4, Z14); \
+	FOUR(192, Z5, Z30); \
+	ADDQ $256, SI; \
+	ADDQ $256, DI; \
+	SUBQ $256, CX
+
+// HASH adds four of those blocks to the sum of products.
+#define HASH(OPERATION, C, POWER) \
+	VMOVDQU64 (POWERS_END-POWER*16)(AX), Z10; \
+	OPERATION(C, Z10)
 
 // SOME does those octets of four blocks that K1 tells, with the key stream in Z2,
 // and leaves their ciphertext there, and zero elsewhere.
@@ -156,6 +198,9 @@ last:
 // lengths.
 //
 // Z0 counts, the other way round. Z16 and up are the round keys, Z15 is the last.
+//
+// While sixteen blocks are encrypted those before are hashed: the CPU has work while
+// it waits for the result of a round. It does not look that far ahead by itself.
 TEXT ·crypt(SB), NOSPLIT, $0-40
 	MOVQ a+0(FP), AX
 	MOVQ dst+8(FP), DI
@@ -163,7 +208,6 @@ TEXT ·crypt(SB), NOSPLIT, $0-40
 	MOVQ n+24(FP), CX
 	MOVQ m+32(FP), DX
 	VBROADCASTI32X4 reverse<>(SB), Z31
-	VBROADCASTI32X4 modulus<>(SB), Z30
 	VBROADCASTI32X4 (KEYS+0*16)(AX), Z16
 	VBROADCASTI32X4 (KEYS+1*16)(AX), Z17
 	VBROADCASTI32X4 (KEYS+2*16)(AX), Z18
@@ -189,7 +233,7 @@ TEXT ·crypt(SB), NOSPLIT, $0-40
 
 	// The tag's lane, and up to three blocks of text.
 	CALL keyStream<>(SB)
-	VMOVDQA64 X2, X14
+	VMOVDQU X2, TAG(DX)
 	VALIGNQ $2, Z2, Z2, Z2
 	MOVQ $48, R9
 	CMPQ CX, R9
@@ -208,13 +252,7 @@ TEXT ·crypt(SB), NOSPLIT, $0-40
 	SUBQ $(48+256), CX
 	JL rest
 	VMOVDQU64 (POWERS_END-20*16)(AX), Z13
-
-sixteen:
-	MULTIPLY(Z1, Z13)
-	COUNT(Z2)
-	COUNT(Z3)
-	COUNT(Z4)
-	COUNT(Z5)
+	SIXTEEN
 	ROUND(Z17)
 	ROUND(Z18)
 	ROUND(Z19)
@@ -224,30 +262,46 @@ sixteen:
 	ROUND(Z23)
 	ROUND(Z24)
 	ROUND(Z25)
-	CMPQ BX, $12
-	JB last
-	ROUND(Z26)
-	ROUND(Z27)
-	JE last
-	ROUND(Z28)
-	ROUND(Z29)
+	LONG(first)
 
-last:
-	VAESENCLAST Z15, Z2, Z2
-	VAESENCLAST Z15, Z3, Z3
-	VAESENCLAST Z15, Z4, Z4
-	VAESENCLAST Z15, Z5, Z5
-	FOUR(0, Z2)
-	FOUR(64, Z3)
-	FOUR(128, Z4)
-	FOUR(192, Z5)
+first:
+	LAST
+	TEXT_SIXTEEN
+	JL hash
+
+sixteen:
+	SIXTEEN
+	ROUND(Z17)
+	HASH(MULTIPLY, Z11, 16)
+	ROUND(Z18)
+	ROUND(Z19)
+	HASH(MULTIPLY_ADD, Z12, 12)
+	ROUND(Z20)
+	ROUND(Z21)
+	HASH(MULTIPLY_ADD, Z14, 8)
+	ROUND(Z22)
+	ROUND(Z23)
+	HASH(MULTIPLY_ADD, Z30, 4)
+	ROUND(Z24)
+	MULTIPLY_ADD(Z1, Z13)
+	ROUND(Z25)
 	REDUCE
 	VBROADCASTI32X4 (POWERS_END-16*16)(AX), Z13
-	XORL R9, R9
-	ADDQ $256, SI
-	ADDQ $256, DI
-	SUBQ $256, CX
+	LONG(last)
+
+last:
+	LAST
+	TEXT_SIXTEEN
 	JGE sixteen
+
+hash:
+	HASH(MULTIPLY, Z11, 16)
+	HASH(MULTIPLY_ADD, Z12, 12)
+	HASH(MULTIPLY_ADD, Z14, 8)
+	HASH(MULTIPLY_ADD, Z30, 4)
+	MULTIPLY_ADD(Z1, Z13)
+	REDUCE
+	XORL R9, R9
 
 rest:
 	// The powers of these blocks and of the lengths begin at R10.
@@ -295,7 +349,7 @@ reduce:
 	VEXTRACTI32X4 $1, Y1, X2
 	VPXORQ X2, X1, X1
 	VPSHUFB X31, X1, X1
-	VPXORQ X14, X1, X1
+	VPXORQ TAG(DX), X1, X1
 	VMOVDQU X1, TAG(DX)
 	VZEROUPPER
 	RET
