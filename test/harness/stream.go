@@ -95,10 +95,17 @@ type direction struct {
 
 	report Report
 	tried  int
-	sentAt []time.Time // by sequence number
+	ticks  []tick
 	seen   []bool
 	newest int
 	last   time.Time
+}
+
+// A tick is when packets were sent, those from the first on. To note the time of each
+// would take so much memory that the stream stands still while it grows.
+type tick struct {
+	first int
+	at    time.Time
 }
 
 // StartStream sends rate packets a second from an address of a to an address of
@@ -153,15 +160,15 @@ func (h *Host) UDPSocket(addr netip.Addr) (fd int, bound unix.Sockaddr, err erro
 // pump is the stream's goroutine.
 func (s *Stream) pump() {
 	defer close(s.done)
-	tick := time.NewTicker(max(time.Second/time.Duration(s.rate), shortestTick))
-	defer tick.Stop()
+	ticker := time.NewTicker(max(time.Second/time.Duration(s.rate), shortestTick))
+	defer ticker.Stop()
 	buf := make([]byte, 2048)
 	start := time.Now()
 	for {
 		select {
 		case <-s.quit:
 			return
-		case <-tick.C:
+		case <-ticker.C:
 		}
 		s.mu.Lock()
 		if s.sending {
@@ -258,6 +265,7 @@ const mostAtOnce = 128
 // the machine can.
 func (d *direction) send(due int, now time.Time) {
 	packet := make([]byte, 64)
+	d.ticks = append(d.ticks, tick{d.report.Sent, now})
 	for due = min(due, d.tried+mostAtOnce); d.tried < due; d.tried++ {
 		binary.BigEndian.PutUint64(packet, uint64(d.report.Sent))
 		err := unix.Sendto(d.from, packet, 0, d.dst)
@@ -270,7 +278,6 @@ func (d *direction) send(due int, now time.Time) {
 			continue
 		}
 		d.report.Sent++
-		d.sentAt = append(d.sentAt, now)
 	}
 }
 
@@ -327,9 +334,15 @@ func (d *direction) findHoles() {
 		}
 		if n := len(d.report.Holes); n > 0 && d.report.Holes[n-1].First+d.report.Holes[n-1].Count == seq {
 			d.report.Holes[n-1].Count++
-			d.report.Holes[n-1].To = d.sentAt[seq]
+			d.report.Holes[n-1].To = d.sentAt(seq)
 			continue
 		}
-		d.report.Holes = append(d.report.Holes, Hole{First: seq, Count: 1, From: d.sentAt[seq], To: d.sentAt[seq]})
+		d.report.Holes = append(d.report.Holes, Hole{First: seq, Count: 1, From: d.sentAt(seq), To: d.sentAt(seq)})
 	}
+}
+
+// sentAt is when a packet was sent.
+func (d *direction) sentAt(seq int) time.Time {
+	later, _ := slices.BinarySearchFunc(d.ticks, seq+1, func(t tick, next int) int { return t.first - next })
+	return d.ticks[later-1].at
 }
