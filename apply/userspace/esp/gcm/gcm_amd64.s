@@ -67,45 +67,20 @@ TEXT ·subWord(SB), NOSPLIT, $0-12
 	VPADDD  fours<>(SB), Z0, Z0; \
 	VPXORQ  Z16, Z, Z
 
-// keyStream makes four blocks of key stream in Z2.
-TEXT keyStream<>(SB), NOSPLIT, $0-0
-	COUNT(Z2)
-	VAESENC Z17, Z2, Z2
-	VAESENC Z18, Z2, Z2
-	VAESENC Z19, Z2, Z2
-	VAESENC Z20, Z2, Z2
-	VAESENC Z21, Z2, Z2
-	VAESENC Z22, Z2, Z2
-	VAESENC Z23, Z2, Z2
-	VAESENC Z24, Z2, Z2
-	VAESENC Z25, Z2, Z2
-	CMPQ BX, $12
-	JB last
-	VAESENC Z26, Z2, Z2
-	VAESENC Z27, Z2, Z2
-	JE last
-	VAESENC Z28, Z2, Z2
-	VAESENC Z29, Z2, Z2
+// NINE are the rounds that all keys have before the last one, LONG those that longer
+// keys have after them; ROUND does one of them.
+#define NINE(ROUND) \
+	ROUND(Z17); \
+	ROUND(Z18); \
+	ROUND(Z19); \
+	ROUND(Z20); \
+	ROUND(Z21); \
+	ROUND(Z22); \
+	ROUND(Z23); \
+	ROUND(Z24); \
+	ROUND(Z25)
 
-last:
-	VAESENCLAST Z15, Z2, Z2
-	RET
-
-// SIXTEEN begins sixteen blocks of key stream, in Z2 to Z5, ROUND goes on, and
-// LAST ends it; LONG are the rounds that longer keys have before.
-#define SIXTEEN \
-	COUNT(Z2); \
-	COUNT(Z3); \
-	COUNT(Z4); \
-	COUNT(Z5)
-
-#define ROUND(K) \
-	VAESENC K, Z2, Z2; \
-	VAESENC K, Z3, Z3; \
-	VAESENC K, Z4, Z4; \
-	VAESENC K, Z5, Z5
-
-#define LONG(LABEL) \
+#define LONG(ROUND, LABEL) \
 	CMPQ BX, $12; \
 	JB LABEL; \
 	ROUND(Z26); \
@@ -114,7 +89,34 @@ last:
 	ROUND(Z28); \
 	ROUND(Z29)
 
-#define LAST \
+// ROUND_FOUR is one for four blocks.
+#define ROUND_FOUR(K) VAESENC K, Z2, Z2
+
+// keyStream makes four blocks of key stream in Z2.
+TEXT keyStream<>(SB), NOSPLIT, $0-0
+	COUNT(Z2)
+	NINE(ROUND_FOUR)
+	LONG(ROUND_FOUR, last)
+
+last:
+	VAESENCLAST Z15, Z2, Z2
+	RET
+
+// SIXTEEN begins sixteen blocks of key stream, in Z2 to Z5, ROUND_SIXTEEN goes on,
+// and LAST_SIXTEEN ends it.
+#define SIXTEEN \
+	COUNT(Z2); \
+	COUNT(Z3); \
+	COUNT(Z4); \
+	COUNT(Z5)
+
+#define ROUND_SIXTEEN(K) \
+	VAESENC K, Z2, Z2; \
+	VAESENC K, Z3, Z3; \
+	VAESENC K, Z4, Z4; \
+	VAESENC K, Z5, Z5
+
+#define LAST_SIXTEEN \
 	VAESENCLAST Z15, Z2, Z2; \
 	VAESENCLAST Z15, Z3, Z3; \
 	VAESENCLAST Z15, Z4, Z4; \
@@ -253,44 +255,36 @@ TEXT ·crypt(SB), NOSPLIT, $0-40
 	JL rest
 	VMOVDQU64 (POWERS_END-20*16)(AX), Z13
 	SIXTEEN
-	ROUND(Z17)
-	ROUND(Z18)
-	ROUND(Z19)
-	ROUND(Z20)
-	ROUND(Z21)
-	ROUND(Z22)
-	ROUND(Z23)
-	ROUND(Z24)
-	ROUND(Z25)
-	LONG(first)
+	NINE(ROUND_SIXTEEN)
+	LONG(ROUND_SIXTEEN, first)
 
 first:
-	LAST
+	LAST_SIXTEEN
 	TEXT_SIXTEEN
 	JL hash
 
 sixteen:
 	SIXTEEN
-	ROUND(Z17)
+	ROUND_SIXTEEN(Z17)
 	HASH(MULTIPLY, Z11, 16)
-	ROUND(Z18)
-	ROUND(Z19)
+	ROUND_SIXTEEN(Z18)
+	ROUND_SIXTEEN(Z19)
 	HASH(MULTIPLY_ADD, Z12, 12)
-	ROUND(Z20)
-	ROUND(Z21)
+	ROUND_SIXTEEN(Z20)
+	ROUND_SIXTEEN(Z21)
 	HASH(MULTIPLY_ADD, Z14, 8)
-	ROUND(Z22)
-	ROUND(Z23)
+	ROUND_SIXTEEN(Z22)
+	ROUND_SIXTEEN(Z23)
 	HASH(MULTIPLY_ADD, Z30, 4)
-	ROUND(Z24)
+	ROUND_SIXTEEN(Z24)
 	MULTIPLY_ADD(Z1, Z13)
-	ROUND(Z25)
+	ROUND_SIXTEEN(Z25)
 	REDUCE
 	VBROADCASTI32X4 (POWERS_END-16*16)(AX), Z13
-	LONG(last)
+	LONG(ROUND_SIXTEEN, last)
 
 last:
-	LAST
+	LAST_SIXTEEN
 	TEXT_SIXTEEN
 	JGE sixteen
 
